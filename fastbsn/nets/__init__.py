@@ -1,0 +1,14 @@
+"""Networks: the blind-spot teacher, the student and the noise model."""
+
+from fastbsn.nets.dbsn import DBSN
+from fastbsn.nets.noise_model import (
+    Noise,
+    NoiseModel,
+    negative_log_likelihood,
+    posterior_mean,
+    posterior_std,
+)
+from fastbsn.nets.registry import build
+from fastbsn.nets.unet import UNet
+
+__all__ = ["DBSN", "Noise", "NoiseModel", "UNet", "build", "negative_log_likelihood", "posterior_mean", "posterior_std"]

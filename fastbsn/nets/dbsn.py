@@ -1,0 +1,180 @@
+"""The teacher: a dilated blind-spot network. Wu et al., ECCV 2020 ("paper"); Lee et al., AP-BSN, CVPR 2022 ("light")."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastbsn import ops
+from fastbsn.errors import InputError
+
+DILATIONS = (2, 3)
+
+
+def _pairs(layers: Sequence[nn.Conv2d]) -> tuple[tuple[Tensor, Tensor], ...]:
+    return tuple((layer.weight, layer.bias) for layer in layers)
+
+
+class MaskedConv2d(nn.Module):
+    """k x k convolution without its centre tap, then ReLU. `weight` is [O, C, k*k-1]: the tap does not exist."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
+        super().__init__()
+        taps = kernel_size**2 - 1
+        bound = math.sqrt(6 / (in_channels * taps))
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, taps).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W] -> [N, O, H, W]
+        return ops.masked_conv2d(x, self.weight, self.bias, relu=True)
+
+
+class Residual(nn.Module):
+    """x + 1x1(ReLU(3x3 dilated(x)))."""
+
+    reach = 1  # pixels per unit of dilation
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.spatial = nn.Conv2d(channels, channels, 3)
+        self.pointwise = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, dilation: int, outside: Tensor | None) -> Tensor:
+        return ops.residual_module(x, _pairs((self.spatial, self.pointwise)), dilation, outside)
+
+
+class MDC(nn.Module):
+    """Multiple dilated convolutions (5x5, 3x3, 1x1 paths), joined, with a skip."""
+
+    reach = 2
+
+    def __init__(self, channels: int):
+        super().__init__()
+        sizes = {"a1": 1, "a2": 5, "b1": 1, "b2": 3, "c": 1, "join": 1, "t1": 1, "t2": 1}
+        for name, k in sizes.items():
+            setattr(self, name, nn.Conv2d(3 * channels if name == "join" else channels, channels, k))
+
+    def forward(self, x: Tensor, dilation: int, outside: Tensor | None) -> Tensor:
+        layers = (self.a1, self.a2, self.b1, self.b2, self.c, self.join, self.t1, self.t2)
+        return ops.mdc_module(x, _pairs(layers), dilation, outside)
+
+
+class Branch(nn.Module):
+    """Masked convolution of size 2d-1, two 1x1, then modules of dilation d run densely on d*d phase images."""
+
+    def __init__(self, channels: int, modules: int, dilation: int, variant: str):
+        super().__init__()
+        self.dilation, self.variant = dilation, variant
+        self.masked = MaskedConv2d(channels, channels, 2 * dilation - 1)
+        self.pre1 = nn.Conv2d(channels, channels, 1)
+        self.pre2 = nn.Conv2d(channels, channels, 1)
+        block = MDC if variant == "paper" else Residual
+        self.body = nn.ModuleList(block(channels) for _ in range(modules))
+        self.post = nn.Conv2d(channels, channels, 1)
+
+    @property
+    def radius(self) -> int:
+        return self.dilation - 1 + self.dilation * sum(module.reach for module in self.body)
+
+    def forward(self, x: Tensor, phases: bool) -> Tensor:  # [N, C, H, W] -> [N, C, H, W]
+        (n, _, h, w), d = x.shape, self.dilation
+        x = F.relu(self.pre2(F.relu(self.pre1(self.masked(x)))))
+        outside, dilation = None, d
+        if phases:
+            x, outside, dilation = ops.space_to_batch(x, d), ops.outside_extent(n, d, h, w, x.device), 1
+        for module in self.body:
+            x = module(x, dilation, outside)
+        if phases:
+            x = ops.batch_to_space(x, d, h, w)
+        x = self.post(x)
+        return F.relu(x) if self.variant == "light" else x
+
+
+class PlainBranch(nn.Module):
+    """The ablation: one masked 5x5 convolution, then 1x1 layers only, sized to a given number of parameters."""
+
+    radius = 2
+
+    def __init__(self, channels: int, parameters: int):
+        super().__init__()
+        self.masked = MaskedConv2d(channels, channels, 5)
+        left = parameters - sum(p.numel() for p in self.masked.parameters())
+        self.body = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(max(1, left // (channels**2 + channels))))
+
+    def forward(self, x: Tensor, phases: bool) -> Tensor:  # [N, C, H, W] -> [N, C, H, W]
+        x = self.masked(x)
+        for layer in self.body:
+            x = x + F.relu(layer(x))
+        return x
+
+
+class DBSN(nn.Module):
+    """Dilated blind-spot network: the output at pixel p does not depend on the input at p.
+
+    Args:
+        in_channels: of the image, 1 or more.
+        channels: width C. The paper uses 96, the light variant 128; small teachers for a CPU use 32 to 64.
+        modules: per branch; default 8 ("paper") or 9 ("light").
+        variant: "paper" (MDC modules) or "light" (residual modules).
+        blind_spot: "dilated", or "plain" for the ablation (no dilated layers, about the same number of parameters).
+
+    Raises:
+        InputError: an unknown variant or blind_spot, or a size below 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        channels: int = 96,
+        modules: int | None = None,
+        variant: str = "paper",
+        blind_spot: str = "dilated",
+    ):
+        super().__init__()
+        if variant not in ("paper", "light"):
+            raise InputError(f"DBSN: variant={variant!r}; expected 'paper' or 'light'")
+        if blind_spot not in ("dilated", "plain"):
+            raise InputError(f"DBSN: blind_spot={blind_spot!r}; expected 'dilated' or 'plain'")
+        modules = {"paper": 8, "light": 9}[variant] if modules is None else modules
+        if min(in_channels, channels, modules) < 1 or channels % 2:
+            raise InputError(
+                f"DBSN: in_channels={in_channels}, channels={channels}, modules={modules}; expected at least 1 and even channels"
+            )
+        self.config = dict(in_channels=in_channels, channels=channels, modules=modules, variant=variant, blind_spot=blind_spot)
+        self.variant, self.feature_channels = variant, channels
+        self.head = nn.Conv2d(in_channels, channels, 1)
+        branches: list[nn.Module] = [Branch(channels, modules, d, variant) for d in DILATIONS]
+        if blind_spot == "plain":
+            branches = [PlainBranch(channels, sum(p.numel() for p in b.parameters())) for b in branches]
+        self.branches = nn.ModuleList(branches)
+        self.join = nn.Conv2d(2 * channels, channels, 1)
+        half = channels if variant == "paper" else channels // 2
+        self.tail1 = nn.Conv2d(channels, half, 1)
+        self.tail2 = nn.Conv2d(half, half, 1)
+        self.tail3 = nn.Conv2d(half, in_channels, 1)
+
+    @property
+    def radius(self) -> int:
+        """Receptive-field radius in pixels: the halo that a tile needs."""
+        return max(branch.radius for branch in self.branches)
+
+    def forward(self, x: Tensor, phases: bool | None = None) -> tuple[Tensor, Tensor]:
+        """Predict every pixel from its neighbours.
+
+        Args:
+            x: [N, in_channels, H, W], floating point, [0, 1] by convention.
+            phases: run the branches space-to-batch (same result, dense convolutions); default: on a GPU, where it is faster.
+
+        Returns:
+            mu [N, in_channels, H, W] and features [N, channels, H, W] (for the noise model).
+        """
+        phases = x.is_cuda if phases is None else phases
+        x = F.relu(self.head(x))
+        features = self.join(torch.cat([branch(x, phases) for branch in self.branches], 1))
+        y = features if self.variant == "paper" else F.relu(features)
+        y = F.relu(self.tail2(F.relu(self.tail1(y))))
+        return self.tail3(y), features
