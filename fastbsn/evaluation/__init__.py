@@ -1,0 +1,1 @@
+"""Synthetic noise, metrics, data sets and benchmark submissions."""

@@ -1,0 +1,1 @@
+"""Files: one atomic writer, one strict reader per format."""

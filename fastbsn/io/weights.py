@@ -1,0 +1,208 @@
+"""Weights and other tensors in safetensors files, whose header holds our JSON under `__metadata__["fastbsn"]`. No pickle.
+
+A file is checked before anything is allocated from it: its JSON is strict, and a network is first built without storage
+and compared with the tensors that are really there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from fastbsn.errors import FastBSNError, FileFormatError, WeightsError
+from fastbsn.io.atomic import read_bytes, write_bytes
+from fastbsn.nets.registry import NETWORKS, build
+
+PathLike = str | os.PathLike[str]
+
+KEY = "fastbsn"
+MAX_FILE = 2**31  # bytes
+MAX_HEADER = 2**24  # bytes of JSON
+MAX_DEPTH = 32  # of nested JSON
+MAX_RADIUS = 2**13  # pixels; a deeper U-Net would pad every image to gigabytes
+_COUNTS = ("modules", "depth")  # configuration keys that are numbers of layers, not of channels
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return result
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def _depth(value: Any) -> int:
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, children), default=0)
+
+
+def _strict_json(text: str | bytes) -> Any:
+    """JSON without duplicate keys, NaN, infinity, lone surrogates or deep nesting; anything else is a ValueError."""
+    if len(text) > MAX_HEADER:
+        raise ValueError(f"{len(text)} bytes of JSON; expected at most {MAX_HEADER}")
+    if isinstance(text, bytes):
+        text = text.decode("utf-8")
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_float=_number, parse_constant=_number)
+        depth = _depth(value)
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("JSON is nested too deeply") from None
+    if depth > MAX_DEPTH:
+        raise ValueError(f"JSON is nested {depth} deep; expected at most {MAX_DEPTH}")
+    return value
+
+
+def _read_header(data: bytes) -> dict[str, Any]:
+    """Our JSON object from the bytes of a safetensors file."""
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(len(data) - 8, MAX_HEADER):
+        raise ValueError(f"the header should have {length} bytes, and the file has {len(data)}")
+    outer = _strict_json(data[8 : 8 + length])
+    metadata = outer.get("__metadata__") if isinstance(outer, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
+        raise ValueError(f"the header has no {KEY!r} entry, so fastbsn did not write it")
+    header = _strict_json(metadata[KEY])
+    if not isinstance(header, dict):
+        raise ValueError(f"the {KEY!r} entry is not a JSON object")
+    return header
+
+
+def save_tensors(path: PathLike, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Write tensors of any shape and dtype, and a JSON object that describes them, to a safetensors file.
+
+    Equal input gives an equal file, byte for byte.
+
+    Raises:
+        WeightsError: the header is not standard JSON (NaN, keys that are not strings).
+        StorageError: the write did not complete.
+    """
+    try:
+        text = json.dumps(header, allow_nan=False)
+        if _strict_json(text) != header:
+            raise ValueError("it changes when written as JSON (tuples or keys that are not strings?)")
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: the header cannot be stored: {error}; use strings, finite numbers, lists and dicts") from error
+    # Clones, because safetensors refuses tensors that share memory or are not contiguous.
+    stored = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    write_bytes(path, safetensors.torch.save(stored, metadata={KEY: text}))
+
+
+def load_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of `save_tensors`: the tensors in their stored dtype, and the header.
+
+    Raises:
+        InputError: no such file.
+        WeightsError: truncated, damaged, too large, or not written by fastbsn.
+    """
+    try:
+        data = read_bytes(path, MAX_FILE)
+        header = _read_header(data)
+        return {name: tensor.clone() for name, tensor in safetensors.torch.load(data).items()}, header
+    except (FileFormatError, SafetensorError, ValueError, KeyError, OverflowError) as error:
+        if isinstance(error, FastBSNError) and not isinstance(error, FileFormatError):
+            raise
+        raise WeightsError(f"{path}: not a usable weights file: {error}; download or train it again") from error
+
+
+def save_networks(path: PathLike, networks: dict[str, nn.Module], header: dict[str, Any], dtype: torch.dtype | None = None) -> None:
+    """Write networks to one file: tensors "{name}.{state-dict key}", and type and configuration in header["networks"].
+
+    Args:
+        path: of the safetensors file.
+        networks: by name, without dots; each an instance of a class in `fastbsn.nets.registry`.
+        header: further JSON (metrics, provenance).
+        dtype: to store the weights in, for instance torch.float16; default as they are.
+
+    Raises:
+        WeightsError: a weight is not finite (in `dtype`), or a network or name that cannot be stored.
+        StorageError: the write did not complete.
+    """
+    types = {cls: name for name, cls in NETWORKS.items()}
+    tensors, described = {}, {}
+    for name, net in networks.items():
+        if type(net) not in types or "." in name:
+            raise WeightsError(
+                f"{path}: network {name!r} is a {type(net).__name__}; expected one of {', '.join(NETWORKS)}, no dot in the name"
+            )
+        described[name] = {"type": types[type(net)], "config": net.config}
+        for key, tensor in net.state_dict().items():
+            tensors[f"{name}.{key}"] = stored = tensor.to(dtype)
+            if not torch.isfinite(stored).all():
+                raise WeightsError(f"{path}: {name}.{key} is not finite as {stored.dtype}; nothing was written")
+    save_tensors(path, tensors, {**header, "networks": described})
+
+
+def _build(described: Any, tensors: dict[str, Tensor]) -> nn.Module:
+    """The network that `described` names, without storage; a configuration larger than the tensors is refused first."""
+    if not isinstance(described, dict) or set(described) != {"type", "config"} or not isinstance(described["config"], dict):
+        raise ValueError('its description is not {"type": ..., "config": {...}}')
+    config = described["config"]
+    largest = max((n for tensor in tensors.values() for n in tensor.shape if tensor.numel()), default=0)
+    for key, value in config.items():
+        limit = len(tensors) if key in _COUNTS else largest
+        if isinstance(value, int) and not 0 <= value <= limit:
+            raise ValueError(f"its configuration says {key}={value}, and the tensors in the file allow at most {limit}")
+    with torch.device("meta"):
+        net = build(described["type"], config)
+    if net.config != config:
+        raise ValueError(f"its configuration {config} is not complete; expected {net.config}")
+    if getattr(net, "radius", 0) > MAX_RADIUS:
+        raise ValueError(f"its receptive field reaches {net.radius} pixels; expected at most {MAX_RADIUS}")
+    return net
+
+
+def _load(described: Any, tensors: dict[str, Tensor]) -> nn.Module:
+    net = _build(described, tensors)
+    expected = {key: tensor.shape for key, tensor in net.state_dict().items()}
+    if expected.keys() != tensors.keys():
+        missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+        raise ValueError(f"{len(missing)} tensors are missing {missing[:3]} and {len(extra)} are too many {extra[:3]}")
+    for key, tensor in tensors.items():
+        if tensor.shape != expected[key]:
+            raise ValueError(f"tensor {key} has shape {list(tensor.shape)}; expected {list(expected[key])}")
+        if not tensor.is_floating_point():
+            raise ValueError(f"tensor {key} is {tensor.dtype}; expected floating point")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"tensor {key} has values that are not finite")
+    net.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, assign=True)
+    return net.eval()
+
+
+def load_networks(path: PathLike) -> tuple[dict[str, nn.Module], dict[str, Any]]:
+    """Read a file of `save_networks`: float32 networks in eval mode on the CPU, by name, and the header.
+
+    Raises:
+        InputError: no such file.
+        WeightsError: damaged, unknown network or configuration, missing, extra or misshapen tensors, or values not finite.
+    """
+    tensors, header = load_tensors(path)
+    described = header.get("networks")
+    if not isinstance(described, dict) or not described:
+        raise WeightsError(f"{path}: the header names no networks; expected a file of fastbsn fit, train or distill")
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in described}
+    for key, tensor in tensors.items():
+        name, _, rest = key.partition(".")
+        if name not in parts:
+            raise WeightsError(f"{path}: tensor {key} belongs to none of the networks {', '.join(parts)}")
+        parts[name][rest] = tensor
+    networks = {}
+    for name, part in parts.items():
+        try:
+            networks[name] = _load(described[name], part)
+        except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+            raise WeightsError(f"{path}: network {name!r}: {error}; this file is damaged or of another version") from error
+    return networks, header
