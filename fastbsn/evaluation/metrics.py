@@ -39,8 +39,10 @@ def ssim(a: ArrayLike, b: ArrayLike, data_range: float = 1.0) -> float:
     Raises:
         InputError: different or unsuitable shapes, or an image smaller than the window.
     """
-    from skimage.metrics import structural_similarity
-
+    try:
+        from skimage.metrics import structural_similarity
+    except ImportError as error:
+        raise InputError("SSIM needs scikit-image, which is not installed: pip install scikit-image") from error
     x, y = _pair(a, b)
     if min(x.shape[-2:]) < 11:
         raise InputError(f"image has {x.shape[-2]} x {x.shape[-1]} pixels; SSIM needs at least 11 x 11")

@@ -76,7 +76,7 @@ class NoiseSpec:
 
     def _draw(self, x: NDArray[np.float64], r: np.random.RandomState) -> NDArray[np.float64]:
         if self.kind == "gaussian":
-            sigma = self.values[0] if len(self.values) == 1 else r.uniform(*self.values)
+            sigma = r.uniform(self.values[0], self.values[1]) if len(self.values) == 2 else self.values[0]
             return x + r.normal(0, sigma / 255, x.shape)
         if self.kind == "poisson":
             (peak,) = self.values

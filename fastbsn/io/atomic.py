@@ -32,16 +32,19 @@ def _storage_error(error: OSError, path: Path, needed: int) -> StorageError:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # directories cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    with suppress(OSError):  # the file is in place; Windows and some network file systems cannot sync a directory
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _size(file: BinaryIO) -> int:
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a directory
-            raise
-    finally:
-        os.close(descriptor)
+        return file.tell()
+    except (OSError, ValueError):
+        return 0
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def atomic_file(path: str | os.PathLike[str], needed: int = 0) -> Iterator[Binar
         StorageError: disk full, quota, no permission, no such folder, or `path` is not a regular file.
     """
     target = Path(path)
-    if target.exists() and not target.is_file():
+    if os.path.exists(target) and not os.path.isfile(target):
         raise StorageError(f"could not write {target}: it exists and is not a regular file; choose another name")
     temporary = target.with_name(f".fastbsn-{secrets.token_hex(8)}.tmp")
     try:
@@ -78,21 +81,14 @@ def atomic_file(path: str | os.PathLike[str], needed: int = 0) -> Iterator[Binar
             os.fsync(file.fileno())
             file.close()
             os.replace(temporary, target)
-            _sync_folder(target.parent)
         except OSError as error:
             raise _storage_error(error, target, max(needed, _size(file))) from error
+        _sync_folder(target.parent)
     finally:
         with suppress(OSError):  # closing flushes once more, and fails again on a full disk
             file.close()
         with suppress(FileNotFoundError):
             os.unlink(temporary)
-
-
-def _size(file: BinaryIO) -> int:
-    try:
-        return file.tell()
-    except (OSError, ValueError):
-        return 0
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:

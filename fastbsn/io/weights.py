@@ -13,10 +13,9 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fastbsn.errors import FastBSNError, FileFormatError, WeightsError
+from fastbsn.errors import InputError, WeightsError
 from fastbsn.io.atomic import read_bytes, write_bytes
 from fastbsn.nets.registry import NETWORKS, build
 
@@ -112,9 +111,9 @@ def load_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
         data = read_bytes(path, MAX_FILE)
         header = _read_header(data)
         return {name: tensor.clone() for name, tensor in safetensors.torch.load(data).items()}, header
-    except (FileFormatError, SafetensorError, ValueError, KeyError, OverflowError) as error:
-        if isinstance(error, FastBSNError) and not isinstance(error, FileFormatError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # safetensors documents no exceptions, and a damaged file provokes several kinds
         raise WeightsError(f"{path}: not a usable weights file: {error}; download or train it again") from error
 
 
@@ -203,6 +202,6 @@ def load_networks(path: PathLike) -> tuple[dict[str, nn.Module], dict[str, Any]]
     for name, part in parts.items():
         try:
             networks[name] = _load(described[name], part)
-        except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        except Exception as error:  # a hostile configuration fails in torch in many ways
             raise WeightsError(f"{path}: network {name!r}: {error}; this file is damaged or of another version") from error
     return networks, header
