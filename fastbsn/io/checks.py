@@ -1,0 +1,118 @@
+"""What must be true of an image file before a decoder sees it. Decoders fill what is missing with gray, and allocate what is claimed."""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+import numpy as np
+import tifffile
+
+from fastbsn.errors import FileFormatError
+
+DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
+_MAX_DEFLATE = 1032  # bytes that one byte of deflate can stand for
+# Bytes that one stored byte can stand for, by TIFF compression: none, LZW, deflate, deflate; others at most as zstd.
+_TIFF_RATIOS = {1: 1, 5: 4096, 8: _MAX_DEFLATE, 32946: _MAX_DEFLATE}
+_MAX_RATIO = 2**15
+_MAX_SCANS = 100  # of a progressive JPEG; each one costs a pass over the image
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # the next marker in entropy-coded data
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuse an image without pixels or with more than `max_pixels`."""
+    if width < 1 or height < 1 or width * height > max_pixels:
+        raise FileFormatError(
+            f"the header says {width} x {height} pixels; expected 1 to {max_pixels} in all: pass a larger max_pixels if you trust the file"
+        )
+
+
+def check_dtype(dtype: np.dtype | None) -> None:
+    """Refuse sample types that are not in DTYPES."""
+    if dtype is None or dtype.name not in DTYPES:
+        raise FileFormatError(f"samples are {dtype or 'of an unknown type'}; expected one of {', '.join(DTYPES)}: convert the file")
+
+
+def check_png(data: bytes, max_pixels: int) -> None:
+    """Every chunk with its checksum up to IEND, and pixel data that inflate to the size in the header."""
+    position, name, header, packed = 8, b"", b"", []
+    while name != b"IEND":
+        length = int.from_bytes(data[position : position + 4], "big")
+        name, body = data[position + 4 : position + 8], data[position + 8 : position + 8 + length]
+        checksum = data[position + 8 + length : position + 12 + length]
+        if len(checksum) != 4:
+            raise FileFormatError(f"truncated: {len(data)} bytes, and a chunk that ends at {position + 12 + length}")
+        if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(checksum, "big"):
+            raise FileFormatError(f"the checksum of chunk {name!r} at byte {position} is wrong")
+        if position == 8:
+            if name != b"IHDR" or length != 13 or body[9] not in _PNG_CHANNELS:
+                raise FileFormatError(f"the first chunk is {name!r} with {length} bytes; expected a PNG header")
+            header = body
+            check_size(int.from_bytes(body[:4], "big"), int.from_bytes(body[4:8], "big"), max_pixels)
+        if name == b"IDAT":
+            packed.append(body)
+        position += 12 + length
+    _check_pixel_data(header, packed)
+
+
+def _check_pixel_data(header: bytes, packed: list[bytes]) -> None:
+    width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
+    bits = header[8] * _PNG_CHANNELS[header[9]]
+    passes = _ADAM7 if header[12] else ((0, 0, 1, 1),)
+    sizes = ((-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes)
+    expected = sum(h * (1 + -(-w * bits // 8)) for w, h in sizes if w > 0 and h > 0)
+    stored = sum(map(len, packed))
+    if expected > stored * _MAX_DEFLATE:
+        raise FileFormatError(f"{stored} bytes of pixel data cannot hold the {expected} of {width} x {height} pixels")
+    inflate, total = zlib.decompressobj(), 0
+    for piece in packed:
+        while piece and total <= expected:
+            total += len(inflate.decompress(piece, 2**20))
+            piece = inflate.unconsumed_tail
+    if total < expected or (total == expected and not inflate.eof):
+        raise FileFormatError(f"the pixel data end after {total} bytes; {width} x {height} pixels need {expected} and a checksum")
+
+
+def check_jpeg(data: bytes, max_pixels: int) -> None:
+    """Every marker up to the end of the image: one frame, few scans, and enough bytes for the size in the header."""
+    position, scans, frame = 2, 0, b""
+    while match := _JPEG_MARKER.search(data, position):
+        marker, position = match[1][0], match.end()
+        if marker == 0xD9:
+            break
+        length = int.from_bytes(data[position : position + 2], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if frame:
+                raise FileFormatError("two frame headers; expected one")
+            frame = data[position + 2 : position + length]
+            check_size(int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big"), max_pixels)
+        scans += marker == 0xDA
+        position += max(length, 2)
+    else:
+        raise FileFormatError(f"truncated: {len(data)} bytes without an end-of-image marker")
+    if len(frame) < 9 or not 1 <= scans <= _MAX_SCANS:
+        raise FileFormatError(f"{scans} scans and {len(frame)} bytes of frame header; expected 1 to {_MAX_SCANS}, and at least 9")
+    factors = frame[7::3]
+    block = 64 * max(f >> 4 for f in factors) * max(f & 15 for f in factors)  # pixels, coded in at least one bit
+    width, height = int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big")
+    if width * height > len(data) * 8 * block:
+        raise FileFormatError(f"{len(data)} bytes cannot hold {width} x {height} pixels")
+
+
+def check_page(page: tifffile.TiffPage, file_size: int, max_pixels: int) -> int:
+    """Size, sample type, kind of colour, and segments inside a file of `file_size` bytes; returns the bytes they take."""
+    check_size(page.imagewidth, page.imagelength, max_pixels)
+    check_dtype(page.dtype)
+    if page.imagedepth != 1 or not 1 <= page.samplesperpixel <= 4:
+        raise FileFormatError(f"depth {page.imagedepth} and {page.samplesperpixel} samples per pixel; expected 1, and 1 to 4")
+    kinds = tifffile.PHOTOMETRIC
+    if page.photometric not in (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB, kinds.YCBCR):
+        raise FileFormatError(f"photometric interpretation {page.photometric!r}; expected gray or RGB: convert the file")
+    stored = sum(page.databytecounts)
+    segments = zip(page.dataoffsets, page.databytecounts, strict=True)
+    possible = stored * _TIFF_RATIOS.get(page.compression, _MAX_RATIO)
+    if not all(o > 0 and n > 0 and o + n <= file_size for o, n in segments) or page.nbytes > possible:
+        raise FileFormatError(f"truncated: {page.nbytes} bytes of pixels from {stored} stored ones, in a file of {file_size}")
+    return stored

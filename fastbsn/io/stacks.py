@@ -1,0 +1,93 @@
+"""Multi-page TIFF: time series, z-stacks and hyperstacks with their axes (ImageJ, OME and tifffile metadata are understood)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from fastbsn.errors import FileFormatError, InputError
+from fastbsn.io.atomic import atomic_file
+from fastbsn.io.checks import DTYPES, check_dtype, check_page
+from fastbsn.io.images import MAX_PIXELS, standard
+
+AXES = "TZCYX"
+_IMAGEJ_ORDER = "TZCYXS"
+_IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
+
+
+def read_stack(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tuple[NDArray, str]:
+    """Read all pages of a TIFF file.
+
+    Args:
+        path: of the file. OME metadata that point to other files are not followed.
+        max_pixels: refuse larger pages, by their header and before anything is allocated.
+
+    Returns:
+        the array in the file's dtype, and one letter per dimension: T, Z, C (channels or samples), Y, X. Pages of unknown
+        meaning are T; ImageJ files lose dimensions of length 1.
+
+    Raises:
+        InputError: no such file.
+        FileFormatError: truncated, damaged, too large, several image series, or an unsupported kind of pixel.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; check the name")
+    try:
+        with tifffile.TiffFile(path, _multifile=False) as tiff:
+            return _read(tiff, path.stat().st_size, max_pixels)
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+    except Exception as error:  # tifffile documents no exceptions, and a damaged file provokes any
+        raise FileFormatError(f"{path}: damaged TIFF file ({type(error).__name__}: {error}); copy or export it again") from error
+
+
+def _read(tiff: tifffile.TiffFile, file_size: int, max_pixels: int) -> tuple[NDArray, str]:
+    if len(tiff.series) != 1:
+        raise FileFormatError(f"{len(tiff.series)} image series; expected 1: split the file")
+    series = tiff.series[0]
+    check_dtype(series.dtype)
+    pages = [page.aspage() for page in series.pages if page is not None]
+    stored = sum(check_page(page, file_size, max_pixels) for page in pages)
+    # ImageJ may store a stack as one block behind its only page; then the series alone knows how long it is.
+    held = series.dataoffset is not None and series.dataoffset + series.nbytes <= file_size
+    if stored > file_size or (not held and series.nbytes > sum(page.nbytes for page in pages)):
+        raise FileFormatError(f"truncated: shape {series.shape} from {len(pages)} pages of {stored} bytes, in a file of {file_size}")
+    array = standard(series.asarray(), pages[0])
+    axes = series.axes.replace("I", "T").replace("Q", "T")
+    if "C" not in axes:
+        axes = axes.replace("S", "C")
+    if len(set(axes)) != len(axes) or not set(axes) <= set(AXES):
+        raise FileFormatError(f"axes {series.axes} of shape {series.shape}; expected each of {AXES} at most once")
+    return array, axes
+
+
+def write_stack(path: str | os.PathLike[str], array: NDArray, axes: str) -> None:
+    """Write a TIFF stack atomically, as an ImageJ hyperstack where that format can hold it.
+
+    Args:
+        path: .tif or .tiff.
+        array: uint8, uint16, float16, float32 or float64, not empty.
+        axes: one letter of T, Z, C, Y, X per dimension; a last C of 3 or 4 is colour.
+
+    Raises:
+        InputError: array and axes do not fit, or a wrong suffix.
+        StorageError: the write did not complete; the old file is intact.
+    """
+    path, array = Path(path), np.asarray(array)
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise InputError(f"{path}: suffix {path.suffix!r}; a stack is written to .tif or .tiff")
+    if array.dtype.name not in DTYPES or not array.size:
+        raise InputError(f"{path}: the array is {array.dtype} {array.shape}; expected one of {', '.join(DTYPES)}, not empty")
+    if len(axes) != array.ndim or len(set(axes)) != len(axes) or not {"Y", "X"} <= set(axes) <= set(AXES):
+        raise InputError(f"{path}: axes {axes!r} for shape {array.shape}; expected one letter of {AXES} per dimension, with Y and X")
+    colour = axes.endswith("YXC") and array.shape[-1] in (3, 4)
+    stored = axes[:-1] + "S" if colour else axes
+    order = [_IMAGEJ_ORDER.index(a) for a in stored]
+    imagej = order == sorted(order) and array.dtype.name in (_IMAGEJ_DTYPES[:1] if colour else _IMAGEJ_DTYPES)
+    with atomic_file(path, array.nbytes) as file:
+        tifffile.imwrite(file, array, imagej=imagej, photometric="rgb" if colour else "minisblack", metadata={"axes": stored})
