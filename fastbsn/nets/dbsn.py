@@ -117,7 +117,7 @@ class DBSN(nn.Module):
 
     Args:
         in_channels: of the image, 1 or more.
-        channels: width C. The paper uses 96, the light variant 128; small teachers for a CPU use 32 to 64.
+        channels: width C, even; default 96 ("paper") or 128 ("light"). Small teachers for a CPU use 32 to 64.
         modules: per branch; default 8 ("paper") or 9 ("light").
         variant: "paper" (MDC modules) or "light" (residual modules).
         blind_spot: "dilated", or "plain" for the ablation (no dilated layers, about the same number of parameters).
@@ -129,7 +129,7 @@ class DBSN(nn.Module):
     def __init__(
         self,
         in_channels: int = 3,
-        channels: int = 96,
+        channels: int | None = None,
         modules: int | None = None,
         variant: str = "paper",
         blind_spot: str = "dilated",
@@ -139,6 +139,7 @@ class DBSN(nn.Module):
             raise InputError(f"DBSN: variant={variant!r}; expected 'paper' or 'light'")
         if blind_spot not in ("dilated", "plain"):
             raise InputError(f"DBSN: blind_spot={blind_spot!r}; expected 'dilated' or 'plain'")
+        channels = {"paper": 96, "light": 128}[variant] if channels is None else channels
         modules = {"paper": 8, "light": 9}[variant] if modules is None else modules
         if min(in_channels, channels, modules) < 1 or channels % 2:
             raise InputError(

@@ -1,0 +1,36 @@
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Compiling every GPU architecture takes minutes and is its own test; the installed extension needs one.
+export FASTBSN_ARCHS ?= 90a
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lint bench gpu gpu-test clean
+
+$(VENV)/.installed: setup.py pyproject.toml requirements.txt $(wildcard csrc/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -r requirements.txt
+	$(BIN)/pip install --quiet -e ".[test,bench,plots,mat,onnx]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m fastbsn.demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.cpu
+
+# On a GPU machine with its own torch, triton and nvcc; installs nothing.
+gpu:
+	$(PYTHON) -m benchmarks.gpu --out benchmarks/results/local
+
+gpu-test:
+	$(PYTHON) -m pytest -q -m gpu tests/gpu
+
+clean:
+	rm -rf $(VENV) build *.egg-info fastbsn/*.so

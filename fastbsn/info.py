@@ -1,0 +1,47 @@
+"""What this machine offers: versions, devices, backends and why each is or is not usable."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+PACKAGES = ("torch", "triton", "numpy", "safetensors", "opencv-python-headless", "tifffile", "onnxruntime", "scikit-image")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def environment() -> dict[str, Any]:
+    """{"fastbsn", "python", "platform", "packages", "devices", "backends": {name: reason or None}, "models"}."""
+    import torch
+
+    from fastbsn import __version__, backends
+    from fastbsn.denoiser import bundled_models
+
+    devices = [f"cpu: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"]
+    for i in range(torch.cuda.device_count()):
+        p = torch.cuda.get_device_properties(i)
+        devices.append(f"cuda:{i}: {p.name}, sm_{p.major}{p.minor}, {p.total_memory / 2**30:.0f} GiB")
+    return {
+        "fastbsn": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "devices": devices,
+        "backends": backends.status(),
+        "models": bundled_models(),
+    }
+
+
+def render(found: dict[str, Any]) -> str:
+    """The same, for a person."""
+    lines = [f"fastbsn {found['fastbsn']}, Python {found['python']}, {found['platform']}"]
+    lines += [f"  {name} {version or 'not installed'}" for name, version in found["packages"].items()]
+    lines += ["devices"] + [f"  {d}" for d in found["devices"]]
+    lines += ["backends"] + [f"  {name}: {reason or 'usable'}" for name, reason in found["backends"].items()]
+    return "\n".join([*lines, "models", *(f"  {m}" for m in found["models"])])

@@ -1,0 +1,210 @@
+"""Pseudo-labels: the teacher's outputs, made once, stored and reused.
+
+A label folder holds one `<digest>.safetensors` per image (tensor "label", dtype of the image; "std" on request), named by the image
+file's content and the teacher's, `noise_model.safetensors`, and `manifest.json`, written last. Every file is written atomically
+and depends on nothing but the inputs, so a run that is killed and repeated ends with the files of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fastbsn.errors import FastBSNError, FileFormatError, InputError
+from fastbsn.io.atomic import write_json
+from fastbsn.io.images import list_images, read_image
+from fastbsn.io.weights import load_networks, load_tensors, save_networks, save_tensors
+from fastbsn.nets import NoiseModel
+from fastbsn.teacher import Teacher
+from fastbsn.training.data import SCALE, ImageSet, to_tensor, to_unit
+
+MANIFEST, NOISE_MODEL = "manifest.json", "noise_model.safetensors"
+
+
+def _quantize(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """[0, 1] units -> stored dtype; integers are rounded and clipped, floats are not."""
+    return (x * SCALE[dtype]).round().clamp(0, SCALE[dtype]).to(dtype) if dtype in SCALE else x.to(dtype)
+
+
+@dataclass
+class LabelSet:
+    """Labels in memory, with what the student needs to make pairs from them.
+
+    images: labels [C, H, W]; sigmas, stds: per image, the noise level and the RMS error that the teacher states, in image-range
+    units (0 where unknown); noise: the kind of noise; noise_model: for kinds whose noise depends on the image.
+    """
+
+    images: ImageSet
+    sigmas: list[float]
+    stds: list[float]
+    noise: str
+    noise_model: NoiseModel | None = None
+    noisy: ImageSet | None = None
+    noisy_paths: list[Path] = field(default_factory=list)
+    digest: str = ""
+
+    @classmethod
+    def compute(cls, teacher: Teacher, noisy: ImageSet) -> LabelSet:
+        """Label images that are in memory."""
+        rows = [label_image(teacher, image) for image in noisy.images]
+        labels = ImageSet([r.label for r in rows], noisy.names)
+        return cls(labels, [r.sigma for r in rows], [r.error for r in rows], teacher.noise, _noise_model(teacher), noisy, digest="memory")
+
+    @classmethod
+    def open(cls, folder: str | Path, noisy: str | Path | None = None) -> LabelSet:
+        """Read a finished label folder. `noisy` replaces the folder of noisy images named in the manifest.
+
+        Raises:
+            FileFormatError: no manifest (labelling did not finish) or a label is missing or damaged.
+        """
+        folder = Path(folder)
+        path = folder / MANIFEST
+        if not path.exists():
+            raise FileFormatError(f"{folder}: no {MANIFEST}; expected a finished label folder: run `fastbsn label` again to complete it")
+        text = path.read_text()
+        try:
+            manifest = json.loads(text)
+            entries, source = manifest["labels"], Path(noisy or manifest["source"])
+            names = [str(e["image"]) for e in entries]
+            files = [folder / str(e["label"]) for e in entries]
+            sigmas, stds = [float(e["sigma"]) for e in entries], [float(e["error"]) for e in entries]
+            kind = str(manifest["noise"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileFormatError(f"{path}: not a label manifest ({error}); run `fastbsn label` into an empty folder") from error
+        images = ImageSet([load_tensors(f)[0]["label"] for f in files], names)
+        model = load_networks(folder / NOISE_MODEL)[0]["noise_model"] if (folder / NOISE_MODEL).exists() else None
+        assert model is None or isinstance(model, NoiseModel)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return cls(images, sigmas, stds, kind, model, None, [source / n for n in names], digest)
+
+    @property
+    def can_sample_noise(self) -> bool:
+        return self.noise == "gaussian" or self.noise_model is not None
+
+    def weights(self) -> Tensor:
+        """Probability weight of each image, [images]: its area over the label's stated error variance.
+
+        A label of a nearly clean image is worth more than one of a very noisy image; the floor of (2/255)^2 keeps the weight finite.
+        """
+        return self.images.areas / (torch.tensor(self.stds) ** 2 + (2 / 255) ** 2)
+
+    def noisy_image(self, i: int) -> Tensor:
+        return self.noisy.images[i] if self.noisy else to_tensor(read_image(self.noisy_paths[i]))
+
+    def load_noisy(self) -> ImageSet:
+        return self.noisy or ImageSet([self.noisy_image(i) for i in range(len(self.noisy_paths))], self.images.names)
+
+    def sample_noise(self, target: Tensor, index: list[int], generator: torch.Generator) -> Tensor:
+        """Fresh noise [B, C, H, W] for clean targets; "gaussian" takes the noise levels of the images `index`."""
+        if self.noise == "gaussian":
+            sigma = torch.tensor([self.sigmas[i] for i in index], device=target.device)[:, None, None, None]
+            return sigma * torch.randn(target.shape, generator=generator, device=target.device)
+        assert self.noise_model is not None
+        with torch.no_grad():
+            return self.noise_model.to(target.device).sample(target, generator)
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label [C, H, W] in the image's dtype, its pixelwise std or None, mean noise sigma and RMS stated error."""
+
+    label: Tensor
+    std: Tensor | None
+    sigma: float
+    error: float
+
+
+def _noise_model(teacher: Teacher) -> NoiseModel | None:
+    return teacher.noise_model if teacher.noise in ("heteroscedastic", "multivariate") else None  # type: ignore[return-value]
+
+
+def label_image(teacher: Teacher, image: Tensor) -> Label:
+    """Pseudo-label of one stored image [C, H, W]."""
+    if image.shape[0] != teacher.channels:
+        raise InputError(f"image has {image.shape[0]} channels; the teacher was trained on {teacher.channels}")
+    e = teacher(to_unit(image)[None])
+    sigma = float(e.noise.mean()) if e.noise is not None else 0.0
+    error = float((e.std**2).mean().sqrt()) if e.std is not None else 0.0
+    std = e.std[0].half().cpu() if e.std is not None else None
+    return Label(_quantize(e.image[0], image.dtype).cpu(), std, sigma, error)
+
+
+def _digest(*parts: bytes) -> str:
+    h = hashlib.sha256()
+    for part in parts:
+        h.update(hashlib.sha256(part).digest())
+    return h.hexdigest()[:32]
+
+
+def generate(
+    noisy: str | Path,
+    output: str | Path,
+    teacher: str | Path,
+    device: str = "cpu",
+    std: bool = False,
+    shard: tuple[int, int] = (0, 1),
+    progress: bool = True,
+) -> tuple[int, list[str]]:
+    """Write one label per image of the folder `noisy` into `output`; existing labels are kept.
+
+    Args:
+        noisy: folder of noisy images.
+        output: label folder, made if needed.
+        teacher: file written by `train_teacher`.
+        device: torch device name.
+        std: also store the standard deviation of each pixel's error (float16).
+        shard: (i, n): label only every n-th image starting at i; the run that finds all labels present writes the manifest.
+        progress: show a progress bar.
+
+    Returns:
+        Number of labels written now, and one sentence per image that could not be labelled.
+
+    Raises:
+        InputError: no images; WeightsError: not a usable teacher file.
+    """
+    noisy, output = Path(noisy), Path(output)
+    paths = list_images(noisy)
+    if not paths:
+        raise InputError(f"{noisy}: no images found; expected PNG, JPEG, TIFF or .npy files")
+    output.mkdir(parents=True, exist_ok=True)
+    teacher_bytes = Path(teacher).read_bytes()
+    engine = Teacher.load(teacher, device)
+    model = _noise_model(engine)
+    if model is not None and not (output / NOISE_MODEL).exists():
+        save_networks(output / NOISE_MODEL, {"noise_model": model.cpu()}, {"noise": engine.noise})
+        model.to(engine.device)
+    files = [output / (_digest(p.read_bytes(), teacher_bytes, b"std" if std else b"") + ".safetensors") for p in paths]
+    written, failures = 0, []
+    mine: Iterable[tuple[Path, Path]] = list(zip(paths, files, strict=True))[shard[0] :: shard[1]]
+    for path, file in tqdm(mine, unit="image", disable=None if progress else True):
+        if file.exists():
+            continue
+        try:
+            made = label_image(engine, to_tensor(read_image(path)))
+        except FastBSNError as error:
+            failures.append(f"{path.name}: {error}")
+            continue
+        tensors = {"label": made.label} | ({"std": made.std} if std and made.std is not None else {})
+        save_tensors(file, tensors, {"image": path.name, "sigma": made.sigma, "error": made.error})
+        written += 1
+    present = [(p, f) for p, f in zip(paths, files, strict=True) if f.exists()]
+    if len(present) + len(failures) == len(paths):
+        write_json(output / MANIFEST, _manifest(noisy, engine.noise, present))
+    return written, failures
+
+
+def _manifest(noisy: Path, noise: str, present: list[tuple[Path, Path]]) -> dict[str, object]:
+    rows = []
+    for path, file in present:
+        header = load_tensors(file)[1]
+        rows.append({"image": path.name, "label": file.name, "sigma": header["sigma"], "error": header["error"]})
+    return {"version": 1, "source": str(noisy.resolve()), "noise": noise, "labels": rows}
+
+

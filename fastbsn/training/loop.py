@@ -1,0 +1,185 @@
+"""The training loop: one function, the same for teacher and student.
+
+Budget in steps or minutes; learning rates follow the fraction of the budget that is used. Writes, in `<output>.run/`:
+checkpoint.safetensors, log.csv, preview.png, curve.png; and at the end `output` itself with the averaged weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fastbsn.errors import Interrupted, TrainingError
+from fastbsn.io.images import write_image
+from fastbsn.io.weights import save_networks
+from fastbsn.training import checkpoint
+from fastbsn.training.monitor import CsvLog, draw_curve, tensorboard_writer
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Budget and optimizer.
+
+    steps, minutes: exactly one is given. lr: peak learning rate of Adam. ema: decay of the weight average. seed: of every
+    draw. checkpoint_seconds: between checkpoints. log_steps: between log lines.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    lr: float = 1e-3
+    ema: float = 0.999
+    seed: int = 0
+    checkpoint_seconds: float = 60.0
+    log_steps: int = 50
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise TrainingError(f"budget: got steps={self.steps}, minutes={self.minutes}; give exactly one of them")
+        if (self.steps or self.minutes or 0) <= 0:
+            raise TrainingError(f"budget: got steps={self.steps}, minutes={self.minutes}; expected more than 0")
+
+    def progress(self, step: int, seconds: float) -> float:
+        return min(1.0, step / self.steps if self.steps else seconds / (60 * (self.minutes or 1)))
+
+
+class Task(Protocol):
+    """What is trained: networks, a loss, learning-rate factors, and a picture of how it goes."""
+
+    networks: dict[str, nn.Module]
+    config: dict[str, Any]
+
+    def loss(self, progress: float, places: torch.Generator, noise: torch.Generator) -> Tensor: ...
+    def factors(self, progress: float) -> dict[str, float]: ...
+    def preview(self, networks: dict[str, nn.Module]) -> np.ndarray: ...
+
+
+def warmup_cosine(progress: float, start: float = 0.0, end: float = 1.0, warmup: float = 0.02) -> float:
+    """Learning-rate factor: linear warm-up, then half a cosine to zero at `end`; zero outside [start, end]."""
+    t = (progress - start) / (end - start)
+    if t < 0 or t > 1:
+        return 0.0
+    return max(t / warmup, 1e-3) if t < warmup else 0.5 * (1 + math.cos(math.pi * (t - warmup) / (1 - warmup)))
+
+
+@contextmanager
+def _stop_on_sigint() -> Iterator[threading.Event]:
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@torch.no_grad()
+def _update_average(average: dict[str, nn.Module], networks: dict[str, nn.Module], decay: float) -> None:
+    for name, net in networks.items():
+        targets, sources = list(average[name].parameters()), list(net.parameters())
+        torch._foreach_lerp_(targets, sources, 1 - decay)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bf16 autocast where the device multiplies bf16 natively, otherwise an autocast that does nothing."""
+    if device.type == "cuda":
+        usable = torch.cuda.is_bf16_supported()
+    else:
+        usable = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_dot()
+    return torch.autocast(device.type, torch.bfloat16, enabled=usable)
+
+
+def _has_bf16_dot() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def run(
+    task: Task,
+    config: LoopConfig,
+    output: Path,
+    device: torch.device,
+    header: dict[str, Any] | None = None,
+    progress: bool = True,
+    on_step: Callable[[int], None] | None = None,
+) -> Path:
+    """Train until the budget is used, resuming from a checkpoint of the same configuration if there is one.
+
+    Returns:
+        `output`, a safetensors file with the averaged networks; its header holds configuration, seconds and `header`.
+
+    Raises:
+        Interrupted: SIGINT came; the checkpoint was written first.
+        TrainingError: the loss became non-finite, or a checkpoint of another configuration is in the way.
+    """
+    folder = output.with_name(output.name + ".run")
+    folder.mkdir(parents=True, exist_ok=True)
+    ckpt = folder / "checkpoint.safetensors"
+    settings = {"task": task.config, "loop": {**asdict(config), "steps": config.steps}, "threads": torch.get_num_threads()}
+    networks = {n: net.to(device, memory_format=torch.channels_last).train() for n, net in task.networks.items()}
+    average = {n: copy.deepcopy(net).eval().requires_grad_(False) for n, net in networks.items()}
+    groups = [{"params": list(net.parameters()), "name": name} for name, net in networks.items()]
+    optimizer = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.99))
+    generators = {"places": torch.Generator().manual_seed(config.seed), "noise": torch.Generator(device).manual_seed(config.seed + 1)}
+    step, seconds = 0, 0.0
+    if ckpt.exists():
+        state = checkpoint.load(ckpt, networks, average, optimizer, generators, settings)
+        step, seconds = int(state["step"]), float(state["seconds"])
+    log = CsvLog(folder / "log.csv", ("step", "seconds", "loss", "lr"), keep_until=step)
+    board = tensorboard_writer(folder)
+
+    def save() -> None:
+        checkpoint.save(ckpt, networks, average, optimizer, generators, {"config": settings, "step": step, "seconds": seconds})
+        write_image(folder / "preview.png", task.preview(average))
+        draw_curve(folder / "log.csv", folder / "curve.png")
+
+    bar = tqdm(total=1.0, initial=config.progress(step, seconds), disable=None if progress else True, bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}")
+    losses: list[Tensor] = []
+    with _stop_on_sigint() as stop, bar:
+        clock = last_save = time.monotonic()
+        while (fraction := config.progress(step, seconds)) < 1:
+            factors = task.factors(fraction)
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * factors[group["name"]]
+            optimizer.zero_grad(set_to_none=True)
+            loss = task.loss(fraction, generators["places"], generators["noise"])
+            loss.backward()
+            optimizer.step()
+            step += 1
+            _update_average(average, networks, min(config.ema, step / (step + 10)))
+            losses.append(loss.detach())
+            now = time.monotonic()
+            seconds, clock = seconds + now - clock, now
+            if step % config.log_steps == 0:
+                mean = float(torch.stack(losses).mean())
+                losses.clear()
+                if not math.isfinite(mean):
+                    raise TrainingError(f"loss is {mean} at step {step}; expected a finite number: lower the learning rate (now {config.lr})")
+                log.write(step, round(seconds, 1), mean, max(g["lr"] for g in optimizer.param_groups))
+                if board:
+                    board.add_scalar("loss", mean, step)
+                bar.set_postfix_str(f"step {step}, {step / max(seconds, 1e-9):.2f} steps/s, loss {mean:.5f}", refresh=False)
+                bar.update(config.progress(step, seconds) - bar.n)
+            if on_step:
+                on_step(step)
+            if stop.is_set() or now - last_save > config.checkpoint_seconds:
+                save()
+                last_save = time.monotonic()
+            if stop.is_set():
+                raise Interrupted(f"stopped at step {step}; checkpoint written to {ckpt}: run the same command again to go on")
+    save()
+    save_networks(output, average, {"config": settings, "seconds": round(seconds, 1), "steps": step, **(header or {})})
+    return output

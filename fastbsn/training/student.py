@@ -1,0 +1,149 @@
+"""Stage 2: distil pseudo-labels into a U-Net that sees every pixel. Wu et al., ECCV 2020, section 3.4.
+
+A batch mixes pairs from three sources: *label* (noisy image -> its pseudo-label), *re-noised* (pseudo-label + fresh noise
+of the learned model -> pseudo-label) and, optionally, *clean* (clean image + fresh noise -> clean image).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastbsn.errors import InputError
+from fastbsn.labels import LabelSet
+from fastbsn.nets import UNet
+from fastbsn.training.data import ImageSet, Places, cut, draw_places, preview_row, to_unit
+from fastbsn.training.loop import LoopConfig, autocast, run, warmup_cosine
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """Network and mixture.
+
+    renoised: fraction of re-noised pairs; clean: fraction of clean pairs (needs a clean set); the rest are label pairs.
+    sigma: range of the fresh noise in 1/255 units, uniform; None draws from the noise levels that the teacher found.
+    """
+
+    channels: int = 48
+    depth: int = 5
+    renoised: float = 1.0
+    clean: float = 0.0
+    sigma: tuple[float, float] | None = None
+    batch: int = 4
+    crop: int = 96
+
+    def __post_init__(self) -> None:
+        if min(self.renoised, self.clean) < 0 or self.renoised + self.clean > 1:
+            raise InputError(f"mixture: renoised={self.renoised}, clean={self.clean}; expected fractions with a sum of at most 1")
+        if self.sigma is not None and not 0 <= self.sigma[0] <= self.sigma[1]:
+            raise InputError(f"sigma={self.sigma}; expected (low, high) with 0 <= low <= high, in 1/255 units")
+
+
+class StudentTask:
+    """The student's loss: mean absolute error to the target of each pair."""
+
+    def __init__(self, labels: LabelSet, config: StudentConfig, device: torch.device, seed: int, clean: ImageSet | None = None):
+        self.settings, self.device = config, device
+        if config.renoised > 0 and not labels.can_sample_noise and config.sigma is None:
+            raise InputError("re-noised pairs need a noise model, and these labels have none (correlated noise); use renoised=0")
+        if config.clean > 0 and clean is None:
+            raise InputError(f"clean={config.clean} needs clean images; give a clean folder or use clean=0")
+        self.labels, self.weights = labels, labels.weights()
+        self.targets = labels.images.at_least(config.crop)
+        needs_noisy = config.renoised + config.clean < 1
+        self.noisy = labels.load_noisy().at_least(config.crop) if needs_noisy else None
+        self.clean = clean.at_least(config.crop) if clean else None
+        self.config: dict[str, Any] = asdict(config) | {"labels": labels.digest, "sigma": list(config.sigma) if config.sigma else None}
+        torch.manual_seed(seed)
+        self.networks: dict[str, nn.Module] = {"student": UNet(labels.images.channels, config.channels, config.depth)}
+
+    def factors(self, progress: float) -> dict[str, float]:
+        return {"student": warmup_cosine(progress)}
+
+    def _fresh_noise(self, target: Tensor, index: list[int], noise: torch.Generator) -> Tensor:
+        if self.settings.sigma is None:
+            return self.labels.sample_noise(target, index, noise)
+        low, high = self.settings.sigma
+        sigma = torch.empty(len(target), 1, 1, 1, device=target.device).uniform_(low / 255, high / 255, generator=noise)
+        return sigma * torch.randn(target.shape, generator=noise, device=target.device)
+
+    def pairs(self, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Inputs and targets [B, C, crop, crop] of one batch."""
+        s = self.settings
+        kind = torch.rand(s.batch, generator=places).tolist()
+        counts = (sum(k < s.renoised for k in kind), sum(s.renoised <= k < s.renoised + s.clean for k in kind))
+        counts = (*counts, s.batch - sum(counts))
+        inputs, targets = [], []
+        for count, source in zip(counts, ("renoised", "clean", "label"), strict=True):
+            if not count:
+                continue
+            images = self.clean if source == "clean" else self.targets
+            assert images is not None
+            where: Places = draw_places(images, images.areas if source == "clean" else self.weights, count, s.crop, places)
+            x = cut(images, where, s.crop, self.device)
+            index = torch.randint(len(self.weights), (count,), generator=places).tolist()
+            if source == "label":
+                assert self.noisy is not None
+                inputs.append(cut(self.noisy, where, s.crop, self.device))
+            else:
+                inputs.append(x + self._fresh_noise(x, index, noise))
+            targets.append(x)
+        layout = torch.channels_last
+        return torch.cat(inputs).contiguous(memory_format=layout), torch.cat(targets).contiguous(memory_format=layout)
+
+    def loss(self, progress: float, places: torch.Generator, noise: torch.Generator) -> Tensor:
+        y, x = self.pairs(places, noise)
+        with autocast(self.device):
+            estimate = self.networks["student"](y)
+        return (estimate.float() - x).abs().mean()
+
+    @torch.no_grad()
+    def preview(self, networks: dict[str, nn.Module]) -> np.ndarray:
+        """noisy | output | label, of the first image's first 256 x 256 pixels."""
+        y, x = (to_unit(i[None, :, :256, :256].to(self.device)) for i in (self.labels.noisy_image(0), self.labels.images.images[0]))
+        return preview_row([y[0], networks["student"](y)[0], x[0]])
+
+
+def distill(
+    labels: LabelSet,
+    output: str | Path,
+    loop: LoopConfig,
+    config: StudentConfig | None = None,
+    clean: ImageSet | None = None,
+    init: UNet | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+    header: dict[str, Any] | None = None,
+) -> Path:
+    """Train the student on stored pseudo-labels; resumes if interrupted.
+
+    Args:
+        labels: see `fastbsn.labels.LabelSet.open`.
+        output: safetensors file to write; `<output>.run/` receives checkpoint, log, preview and curve.
+        loop: budget and optimizer.
+        config: network and mixture; default `StudentConfig()`.
+        clean: optional clean images for `config.clean` > 0.
+        init: start from this student instead of random weights; must have the same configuration.
+        device: torch device name.
+        header: further provenance for the weights header.
+
+    Returns:
+        `output`, holding "student".
+
+    Raises:
+        TrainingError, InputError, Interrupted: see `fastbsn.training.loop.run`.
+    """
+    where = torch.device(device)
+    task = StudentTask(labels, config or StudentConfig(), where, loop.seed, clean)
+    if init is not None:
+        student = task.networks["student"]
+        if init.config != student.config:
+            raise InputError(f"init: student has configuration {init.config}; expected {student.config}")
+        student.load_state_dict(init.state_dict())
+    info = {"kind": "student", "noise": labels.noise, "labels": labels.digest, "images": len(labels.images.images), **(header or {})}
+    return run(task, loop, Path(output), where, info, progress)

@@ -1,0 +1,144 @@
+"""Stage 1: a blind-spot network and its noise model, from noisy images alone. Wu et al., ECCV 2020, section 3."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastbsn.errors import InputError
+from fastbsn.nets import DBSN, NoiseModel, negative_log_likelihood, posterior_mean
+from fastbsn.nets.noise_model import KINDS, LIKELIHOODS
+from fastbsn.ops import space_to_batch
+from fastbsn.training.correlation import downsampling_stride
+from fastbsn.training.data import ImageSet, cut, draw_places, preview_row, to_unit
+from fastbsn.training.loop import LoopConfig, autocast, run, warmup_cosine
+
+MU_END, SIGMA_END = 0.75, 0.88  # fractions of the budget: mu by L2; then the sigma networks; then all together
+JOINT_RATE = 0.1  # learning rate of mu in the joint phase, relative to the peak
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Network, noise and batch. `None` sizes are chosen by device: small on a CPU, the published ones on a GPU.
+
+    noise: "gaussian", "heteroscedastic", "multivariate", or "correlated" (camera sRGB: pixel-shuffle downsampling by
+    `stride`, measured from the noise where it is None; no posterior, R3 refinement instead).
+    """
+
+    noise: str = "gaussian"
+    variant: str = "light"
+    channels: int | None = None
+    modules: int | None = None
+    blind_spot: str = "dilated"
+    likelihood: str = "exact"
+    stride: int | None = None
+    batch: int | None = None
+    crop: int = 96
+
+    def __post_init__(self) -> None:
+        if self.noise not in (*KINDS, "correlated"):
+            raise InputError(f"noise={self.noise!r}; expected one of {', '.join(KINDS)}, correlated")
+        if self.likelihood not in LIKELIHOODS:
+            raise InputError(f"likelihood={self.likelihood!r}; expected one of {', '.join(LIKELIHOODS)}")
+
+    def resolved(self, images: ImageSet, device: torch.device) -> TeacherConfig:
+        """The same configuration with every None replaced."""
+        gpu = device.type == "cuda"
+        stride = self.stride
+        if self.noise == "correlated" and stride is None:
+            stride = downsampling_stride(images)
+        return TeacherConfig(
+            noise=self.noise,
+            variant=self.variant,
+            channels=self.channels or ({"light": 128, "paper": 96}[self.variant] if gpu else 48),
+            modules=self.modules or ({"light": 9, "paper": 8}[self.variant] if gpu else {"light": 4, "paper": 2}[self.variant]),
+            blind_spot=self.blind_spot,
+            likelihood=self.likelihood,
+            stride=stride,
+            batch=self.batch or (16 if gpu else 4),
+            crop=self.crop,
+        )
+
+
+class TeacherTask:
+    """The teacher's loss over the phases of its training."""
+
+    def __init__(self, images: ImageSet, config: TeacherConfig, device: torch.device, seed: int):
+        self.settings, self.device, self.stride = config, device, config.stride or 1
+        self.images = images.at_least(config.crop * self.stride)
+        self.config: dict[str, Any] = asdict(config) | {"images": len(images.images)}
+        torch.manual_seed(seed)
+        self.dbsn = DBSN(images.channels, config.channels, config.modules, config.variant, config.blind_spot)
+        self.networks: dict[str, nn.Module] = {"teacher": self.dbsn}
+        self.bayes = config.noise != "correlated"
+        if self.bayes:
+            self.networks["noise_model"] = NoiseModel(config.noise, images.channels, self.dbsn.feature_channels)
+
+    def factors(self, progress: float) -> dict[str, float]:
+        if not self.bayes:
+            return {"teacher": warmup_cosine(progress)}
+        joint = JOINT_RATE * warmup_cosine(progress, SIGMA_END, 1.0)
+        return {
+            "teacher": warmup_cosine(progress, 0.0, MU_END) if progress < SIGMA_END else joint,
+            "noise_model": warmup_cosine(progress, MU_END, 1.0),
+        }
+
+    def loss(self, progress: float, places: torch.Generator, noise: torch.Generator) -> Tensor:
+        crop = self.settings.crop * self.stride
+        batch = max(1, (self.settings.batch or 1) // self.stride**2)
+        y = cut(self.images, draw_places(self.images, self.images.areas, batch, crop, places), crop, self.device)
+        if self.stride > 1:
+            y = space_to_batch(y, self.stride).contiguous(memory_format=torch.channels_last)
+        if not self.bayes or progress < MU_END:
+            with autocast(self.device):
+                mu, _ = self.dbsn(y)
+            return (mu.float() - y).abs().mean() if not self.bayes else ((mu.float() - y) ** 2).mean()
+        with torch.set_grad_enabled(progress >= SIGMA_END), autocast(self.device):
+            mu, features = self.dbsn(y)
+        mu, features = mu.float(), features.float()
+        return negative_log_likelihood(y, mu, self.networks["noise_model"](y, mu, features), self.settings.likelihood)
+
+    @torch.no_grad()
+    def preview(self, networks: dict[str, nn.Module]) -> np.ndarray:
+        """noisy | mu | posterior mean, of the first image's first 256 x 256 pixels."""
+        y = to_unit(self.images.images[0][None, :, :256, :256].to(self.device))
+        mu, features = networks["teacher"](y)
+        row = [y, mu]
+        if self.bayes:
+            row.append(posterior_mean(y, mu, networks["noise_model"](y, mu, features)))
+        return preview_row([x[0] for x in row])
+
+
+def train_teacher(
+    images: ImageSet,
+    output: str | Path,
+    loop: LoopConfig,
+    config: TeacherConfig | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+) -> Path:
+    """Train a D-BSN (and its noise model) on noisy images; resumes if interrupted.
+
+    Args:
+        images: noisy images, one channel count; noise is used as it is, never redrawn.
+        output: safetensors file to write; `<output>.run/` receives checkpoint, log, preview and curve.
+        loop: budget and optimizer.
+        config: network and noise; default `TeacherConfig()`.
+        device: torch device name.
+
+    Returns:
+        `output`, holding "teacher" and, unless the noise is correlated, "noise_model".
+
+    Raises:
+        TrainingError, InputError, Interrupted: see `fastbsn.training.loop.run`.
+    """
+    where = torch.device(device)
+    resolved = (config or TeacherConfig()).resolved(images, where)
+    task = TeacherTask(images, resolved, where, loop.seed)
+    header = {"kind": "teacher", "noise": resolved.noise, "stride": resolved.stride, "images": len(images.images)}
+    return run(task, loop, Path(output), where, header, progress)
