@@ -1,0 +1,133 @@
+// What a block reads and writes: bf16 activations, the caller's image in its own dtype and strides, and the parameters.
+#pragma once
+#include <cmath>
+#include <cstring>
+
+#include "block.h"
+
+#ifdef __CUDACC__
+#include <cuda_fp16.h>
+#endif
+
+namespace fastbsn {
+
+#ifdef __CUDACC__
+#define FASTBSN_HD __host__ __device__ inline
+#else
+#define FASTBSN_HD inline
+#endif
+
+constexpr float SLOPE = 0.1f;
+FASTBSN_HD float leaky(float x) { return x > 0 ? x : SLOPE * x; }
+
+FASTBSN_HD float from_bf16(uint16_t bits) {
+    const uint32_t wide = uint32_t(bits) << 16;
+    float x;
+    memcpy(&x, &wide, 4);
+    return x;
+}
+FASTBSN_HD uint16_t to_bf16(float x) {  // to nearest even; a NaN stays one
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return uint16_t(bits >> 16 | 0x40);
+    return uint16_t((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+}
+
+struct Tensor {  // [N][C/8][H][W][8] bf16
+    uint16_t* data;
+    int channels, h, w;
+};
+
+enum Dtype { UINT8, UINT16, FLOAT16, FLOAT32 };
+
+struct Image {  // any strides, in elements; value = scale * element
+    void* data;
+    int dtype, h, w;
+    int64_t stride_n, stride_c, stride_y, stride_x;
+    float scale;
+};
+
+struct Params {
+    Tensor coarse, skip, out;
+    Image image, result;
+    const uint16_t* weights;  // Block's segments
+    const float* bias;        // all stages
+    int in_channels, batch;
+    int h, w;              // of this resolution; at full resolution a multiple of 2**depth, the image's border repeated
+    int steps;             // of `rows` rows in a tile
+    int across, down;      // tiles
+};
+
+struct Tile {
+    int n, x, y, xs, ys;  // image, first output pixel, origin
+};
+
+FASTBSN_FN int64_t tiles(const Params& p) { return int64_t(p.batch) * p.across * p.down; }
+FASTBSN_FN Tile tile(const Block& b, const Params& p, int64_t index) {
+    const int n = int(index / (int64_t(p.across) * p.down)), rest = int(index % (int64_t(p.across) * p.down));
+    const int x = first_output(b, rest % p.across, valid_columns(b)), y = first_output(b, rest / p.across, valid_rows(b, p.steps));
+    return {n, x, y, origin(b, x), origin(b, y)};
+}
+// Whether a pixel that the last stage computed belongs to this tile's output.
+FASTBSN_FN bool is_output(const Block& b, const Params& p, const Tile& t, int y, int x) {
+    return y >= t.y && y < t.y + valid_rows(b, p.steps) && y >= 0 && y < p.h && x >= t.x && x < t.x + valid_columns(b) && x >= 0 && x < p.w;
+}
+FASTBSN_FN bool inside(const Params& p, int y, int x) { return y >= 0 && y < p.h && x >= 0 && x < p.w; }
+
+#ifdef __CUDACC__
+FASTBSN_HD float from_half(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
+FASTBSN_HD uint16_t to_half(float x) { return __half_as_ushort(__float2half_rn(x)); }
+#else
+inline float from_half(uint16_t bits) {
+    const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    const float size = exponent == 31 ? (mantissa ? NAN : INFINITY) : exponent ? std::ldexp(1024.f + mantissa, exponent - 25) : std::ldexp(float(mantissa), -24);
+    return bits >> 15 ? -size : size;
+}
+inline uint16_t to_half(float x) {  // to nearest even
+    const uint16_t sign = std::signbit(x) ? 0x8000 : 0;
+    const float size = std::fabs(x);
+    if (std::isnan(x)) return sign | 0x7e00;
+    if (size >= 65520.f) return sign | 0x7c00;
+    if (size < 0x1p-14f) return sign | uint16_t(std::nearbyint(size * 0x1p24f));
+    int exponent;
+    const float mantissa = std::nearbyint(std::frexp(size, &exponent) * 2048.f);  // carries into the exponent by itself
+    return sign | uint16_t(((exponent + 13) << 10) + int(mantissa));
+}
+#endif
+
+// Pixel (y, x) of the padded image: the border repeats at the bottom and right, outside the padded extent it is 0.
+FASTBSN_HD float read_image(const Params& p, int n, int c, int y, int x) {
+    if (!inside(p, y, x)) return 0;
+    const Image& image = p.image;
+    const int64_t i = n * image.stride_n + c * image.stride_c + int64_t(y < image.h ? y : image.h - 1) * image.stride_y +
+                      int64_t(x < image.w ? x : image.w - 1) * image.stride_x;
+    switch (image.dtype) {
+        case UINT8: return image.scale * static_cast<const uint8_t*>(image.data)[i];
+        case UINT16: return image.scale * static_cast<const uint16_t*>(image.data)[i];
+        case FLOAT16: return image.scale * from_half(static_cast<const uint16_t*>(image.data)[i]);
+        default: return image.scale * static_cast<const float*>(image.data)[i];
+    }
+}
+
+FASTBSN_HD float clamp_round(float x, float top) {  // a NaN becomes 0
+    return nearbyintf(fminf(fmaxf(x, 0), top));
+}
+FASTBSN_HD void write_result(const Params& p, int n, int c, int y, int x, float value) {
+    const Image& image = p.result;
+    const int64_t i = n * image.stride_n + c * image.stride_c + int64_t(y) * image.stride_y + int64_t(x) * image.stride_x;
+    const float element = value / image.scale;
+    switch (image.dtype) {
+        case UINT8: static_cast<uint8_t*>(image.data)[i] = uint8_t(clamp_round(element, 255)); break;
+        case UINT16: static_cast<uint16_t*>(image.data)[i] = uint16_t(clamp_round(element, 65535)); break;
+        case FLOAT16: static_cast<uint16_t*>(image.data)[i] = to_half(element); break;
+        default: static_cast<float*>(image.data)[i] = element;
+    }
+}
+
+// im2col row k of the image at (y, x): tap k / in_channels, channel k % in_channels.
+FASTBSN_HD float column(const Params& p, int n, int k, int y, int x) {
+    const int tap = k / p.in_channels;
+    return tap < 9 ? read_image(p, n, k % p.in_channels, y + tap / 3 - 1, x + tap % 3 - 1) : 0;
+}
+
+}  // namespace fastbsn
