@@ -1,0 +1,361 @@
+"""The drop-in object: an image of any kind in, the same kind of image out."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fastbsn import tiling
+from fastbsn.backends import Prepared, resolve_device, select
+from fastbsn.errors import InputError, WeightsError
+from fastbsn.images import Frames
+from fastbsn.nets import DBSN, NoiseModel, UNet, posterior_mean, posterior_std
+from fastbsn.nets.noise_model import _std
+from fastbsn.teacher import Estimate, Teacher
+from fastbsn.tiling import Box, Grid
+
+WEIGHTS = Path(__file__).parent / "weights"
+STUDENT_FILE, CONFIG_FILE = "student.safetensors", "config.json"
+SIGMAS = (False, True, "posterior")
+
+
+class Denoiser:
+    """Denoise arrays, tensors and PIL images with a trained network; or train one with `fit`.
+
+    >>> import numpy as np
+    >>> from fastbsn import Denoiser
+    >>> d = Denoiser.from_pretrained("gray-awgn")
+    >>> d(np.zeros((5, 7), np.uint8)).shape
+    (5, 7)
+
+    Args:
+        networks: "student" (UNet) or "teacher" (DBSN), and "noise_model" (NoiseModel) where sigma is wanted; None before `fit`.
+        header: of the weights file they come from.
+        device: "auto" (CUDA if usable), "cpu", "cuda" or "cuda:1".
+        backend: "auto", "cuda", "triton" or "reference".
+        dtype: of the arithmetic: "auto" (bfloat16 where the hardware is fast at it), "float32", "bfloat16" or "float16".
+
+    Attributes (after `from_pretrained` or `fit`):
+        networks_, header_: as above.
+        prepared_: what runs, where and why (`fastbsn.backends.Prepared`).
+
+    Raises:
+        BackendError: a device or backend asked for by name cannot be used; the message is the reason.
+        WeightsError: neither a student nor a teacher.
+    """
+
+    def __init__(
+        self,
+        networks: dict[str, nn.Module] | None = None,
+        header: dict[str, Any] | None = None,
+        device: str = "auto",
+        backend: str = "auto",
+        dtype: str = "auto",
+    ):
+        self.device, self.backend, self.dtype = device, backend, dtype
+        if networks is not None:
+            self._use(networks, header or {})
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, device: str = "auto", backend: str = "auto", dtype: str = "auto") -> Denoiser:
+        """Load bundled weights by name, a .safetensors file, or a folder written by `save_pretrained`.
+
+        Raises:
+            InputError: neither a bundled name nor a file nor such a folder; the message lists the names.
+            WeightsError, BackendError: see the class.
+        """
+        from fastbsn.io.weights import load_networks
+
+        path = Path(name_or_path)
+        bundled = WEIGHTS / f"{name_or_path}.safetensors"
+        if path.suffix != ".safetensors" and bundled.parent == WEIGHTS and bundled.is_file():
+            path = bundled
+        elif path.is_dir():
+            path = path / STUDENT_FILE
+        if not path.is_file():
+            names = ", ".join(sorted(file.stem for file in WEIGHTS.glob("*.safetensors"))) or "none"
+            raise InputError(
+                f"{name_or_path}: not a bundled model ({names}), a .safetensors file, or a folder with {STUDENT_FILE}; check the name"
+            )
+        return cls(*load_networks(path), device, backend, dtype)
+
+    def _use(self, networks: dict[str, nn.Module], header: dict[str, Any]) -> None:
+        net = networks.get("student", networks.get("teacher"))
+        noise_model = networks.get("noise_model")
+        if not isinstance(net, UNet | DBSN) or not isinstance(noise_model, NoiseModel | None):
+            raise WeightsError(f"the weights hold {', '.join(networks) or 'no networks'}; expected 'student' (UNet) or 'teacher' (DBSN)")
+        self.prepared_: Prepared = select(net, self.device, self.backend, self.dtype)
+        self.networks_, self.header_ = networks, {k: v for k, v in header.items() if k != "networks"}
+        config: dict[str, Any] = net.config
+        self.channels: int = config["in_channels"]
+        self._teacher = isinstance(net, DBSN)
+        self._noise_model = None if noise_model is None else noise_model.eval().to(self.prepared_.device)
+        self._correlated = None  # a teacher of correlated noise refines the whole image with random masks
+        if self._teacher and header.get("noise") == "correlated":
+            self._correlated = Teacher({"teacher": net}, header, str(self.prepared_.device))
+
+    @property
+    def data_ranges(self) -> dict[str, float]:
+        """Data ranges that the model was fitted with, by dtype name; they replace the defaults."""
+        return dict(self.header_.get("data_ranges", {}))
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "prepared_"):
+            return f"Denoiser(device={self.device!r}, backend={self.backend!r}, dtype={self.dtype!r}), not fitted"
+        p = self.prepared_
+        return f"Denoiser({', '.join(self.networks_)}; channels={self.channels}, {p.backend} on {p.device}, {p.dtype})"
+
+    def __call__(
+        self,
+        x: Any,
+        axes: str | None = None,
+        channel_axis: int | None = None,
+        data_range: float | None = None,
+        tile: str | int | tuple[int, int] | None = "auto",
+        return_sigma: bool | str = False,
+        progress: bool = False,
+        nonfinite: str = "repair",
+    ) -> Any:
+        """Denoise one image or a stack.
+
+        Args:
+            x: ndarray, tensor or PIL image of 8- to 32-bit integers or floats, any size and memory layout. Not modified. A gray model
+                denoises colour channel by channel; a colour model repeats a gray image (with a warning: a gray model does better).
+            axes: one letter per axis: Y, X, C for channels, S, T, Z for stacks, such as "TYX". See `images.resolve_axes` for what is
+                understood without.
+            channel_axis: instead of `axes`: index of the channels, the last two of the other axes are Y and X.
+            data_range: white minus black. Default: as fitted; else 255 for uint8, 65535 for uint16, and 1 for floats that look like it
+                (see `images.resolve_range`). One value for the whole array.
+            tile: "auto" (from free memory), None (the whole image), or the size of a tile in pixels, or (height, width). A tile
+                equals the whole image to the rounding of the dtype: it reads its entire receptive field.
+            return_sigma: True: also the standard deviation of the noise at every pixel; "posterior": that of the result's error
+                (teacher files only).
+            progress: show a progress bar.
+            nonfinite: NaN and infinite pixels: "repair" from their neighbours, "raise", or "keep" (repair for the network, put back).
+
+        Returns:
+            The type, dtype, shape, device and value range of `x`; alpha is copied; integers are rounded and clipped, floats are not
+            clipped. With `return_sigma`, (result, sigma): float32 array or tensor of the shape and in the units of `x`.
+
+        Raises:
+            InputError: `x` or its meaning is not understood; the message says what to write.
+            BackendError: out of memory with the smallest tiles.
+        """
+        self._check_fitted()
+        self._check_sigma(return_sigma)
+        frames = Frames(x, self.channels, axes, channel_axis, data_range, self.data_ranges, nonfinite)
+        self._warn(frames, data_range)
+        if frames.count:
+            with torch.no_grad():
+                self._denoise(frames, tile, return_sigma, progress)
+        return (frames.result(), frames.sigma()) if return_sigma else frames.result()
+
+    def _check_sigma(self, return_sigma: bool | str) -> None:
+        if return_sigma not in SIGMAS:
+            raise InputError(f"return_sigma={return_sigma!r}; expected False, True or 'posterior'")
+        if return_sigma and (self._noise_model is None or (return_sigma == "posterior" and not self._teacher)):
+            need = "teacher and its noise model" if return_sigma == "posterior" else "noise model"
+            raise InputError(
+                f"return_sigma={return_sigma!r} needs a {need}; this file holds {', '.join(self.networks_)}: load the teacher's"
+            )
+
+    def _warn(self, frames: Frames, data_range: float | None) -> None:
+        if frames.replicated:
+            warnings.warn("a gray image for a colour model: repeated three times; a gray model does better", RuntimeWarning, stacklevel=3)
+        guessed = data_range is None and frames.dtype not in self.data_ranges
+        if frames.count and guessed and frames.dtype == "uint16" and 0 < frames.high < 4096:
+            warnings.warn(
+                f"uint16 values end at {frames.high:g} and are read as parts of 65535; for 12-bit data pass data_range=4095",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def _grid(self, frames: Frames, tile: str | int | tuple[int, int] | None) -> tuple[Grid, list[Box]]:
+        p, size = self.prepared_, (frames.height, frames.width)
+        grid = Grid(*size, p.radius, p.multiple)
+        if self._correlated or tile is None:
+            chosen = size
+        elif tile == "auto":
+            per_pixel = p.bytes_per_pixel * frames.batch
+            chosen = tiling.choose_tile(grid, tiling.budget(p.device, per_pixel, grid.height * grid.width, frames.nbytes))
+        elif isinstance(tile, int):
+            chosen = (tile, tile)
+        elif isinstance(tile, tuple) and len(tile) == 2 and all(isinstance(t, int) for t in tile):
+            chosen = tile
+        else:
+            raise InputError(f"tile={tile!r}; expected 'auto', None, a size in pixels or (height, width)")
+        return grid, tiling.plan(grid, chosen)
+
+    def _denoise(self, frames: Frames, tile: str | int | tuple[int, int] | None, return_sigma: bool | str, progress: bool) -> None:
+        grid, boxes = self._grid(frames, tile)
+        device = self.prepared_.device
+        model = self._noise_model
+        gaussian = model is not None and model.kind == "gaussian" and (self._teacher or bool(return_sigma))
+
+        def window(frame: int, box: Box) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+            outer = grid.window(box)
+            top, bottom, left, right = (b - o for b, o in zip(box, (outer[0], outer[0], outer[2], outer[2]), strict=True))
+            return frames.read(frame, outer).to(device), lambda t: t[..., top:bottom, left:right]
+
+        # The noise level of a whole image, summed over tiles first, so that a tile is judged as a part of its image.
+        levels = torch.zeros(frames.count, frames.batch, 1, 1, 1, dtype=torch.float64)
+
+        def measure(frame: int, box: Box) -> None:
+            y, crop = window(frame, box)
+            assert model is not None
+            levels[frame] += crop(_std(model.sigma_n(y))).sum((1, 2, 3), keepdim=True, dtype=torch.float64).cpu()
+
+        def work(frame: int, box: Box) -> None:
+            y, crop = window(frame, box)
+            level = levels[frame].to(y) if gaussian else None
+            image, error, noise = self._estimate(y, level)
+            if not crop(image).isfinite().all():
+                raise InputError(f"the result is not finite around pixel {box[0], box[2]}; check data_range, or use dtype='float32'")
+            frames.write(frame, box, crop(image))
+            sigma = error if return_sigma == "posterior" else noise
+            if return_sigma and sigma is not None:
+                frames.write_sigma(frame, box, crop(sigma.expand_as(image)))
+
+        jobs = [(frame, box) for frame in range(frames.count) for box in boxes]
+        release = torch.cuda.empty_cache if device.type == "cuda" else None
+        total = frames.count * grid.height * grid.width
+        with tqdm(total=total, unit="px", unit_scale=True, disable=not progress) as bar:
+            if gaussian:
+                tiling.run(jobs, measure, grid, release=release)
+                levels /= grid.height * grid.width
+            tiling.run(jobs, work, grid, bar.update, release)
+
+    def _estimate(self, y: Tensor, level: Tensor | None) -> Estimate:
+        """[N, C, H, W] in data-range units -> image, standard deviation of its error, and that of the noise, known or None."""
+        if self._correlated:
+            return self._correlated(y)
+        model = self._noise_model
+        if not self._teacher:
+            image = self.prepared_(y)
+            return Estimate(image, None, level if level is not None or model is None else _deviation(model.noise(image)))
+        mu, features = self.prepared_(y)
+        if model is None:
+            return Estimate(mu, None, None)
+        s = model(y, mu, features)
+        s = s if level is None else s._replace(n=level)
+        return Estimate(posterior_mean(y, mu, s), posterior_std(s), _deviation(s.n))
+
+    def fit(
+        self,
+        noisy: str | Path | Sequence[Any] | np.ndarray | Tensor,
+        *,
+        axes: str | None = None,
+        channel_axis: int | None = None,
+        data_range: float | None = None,
+        minutes: float | None = None,
+        steps: int | None = None,
+        noise: str = "gaussian",
+        seed: int = 0,
+        workdir: str | Path | None = None,
+        progress: bool = True,
+    ) -> Denoiser:
+        """Train on noisy images alone: a blind-spot teacher, its labels, and the student that this object then uses.
+
+        Args:
+            noisy: folder of images, a list of arrays, tensors or PIL images, or one array (a stack with axes="TYX").
+            axes, channel_axis, data_range: of every array, as in calling. A `data_range` is stored with the model.
+            minutes, steps: budget for both trainings together; 20 minutes if neither is given.
+            noise: "gaussian", "heteroscedastic", "multivariate" or "correlated".
+            seed: of every draw.
+            workdir: keeps teacher, checkpoints, logs and previews, and lets an interrupted call go on.
+            progress: show progress bars.
+
+        Returns:
+            This object, fitted.
+
+        Raises:
+            InputError, TrainingError, Interrupted: see `fastbsn.training.fit`.
+        """
+        from fastbsn.io.images import list_images, read_image
+        from fastbsn.io.weights import load_networks
+        from fastbsn.training import fit
+
+        if isinstance(noisy, str | Path):
+            noisy = [read_image(path) for path in list_images(noisy)]
+        elif isinstance(noisy, np.ndarray | Tensor):
+            noisy = [noisy]
+        opened = [Frames(x, None, axes, channel_axis, data_range) for x in noisy]
+        images = [frames.image(i) for frames in opened for i in range(frames.count)]
+        minutes = 20 if minutes is None and steps is None else minutes
+        device = str(resolve_device(self.device)[0])
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(workdir or temporary)
+            output = folder / STUDENT_FILE
+            fit(
+                images,
+                minutes=minutes,
+                steps=steps,
+                noise=noise,
+                seed=seed,
+                device=device,
+                workdir=folder,
+                output=output,
+                progress=progress,
+            )
+            networks, header = load_networks(output)
+            teacher = load_networks(folder / "teacher.safetensors")[0]
+        if "noise_model" in teacher:
+            networks["noise_model"] = teacher["noise_model"]
+        if data_range is not None:
+            header["data_ranges"] = {frames.dtype: frames.scale for frames in opened}
+        self._use(networks, header)
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write networks and header to a .safetensors file that `from_pretrained` reads.
+
+        Raises:
+            InputError: not fitted. StorageError: the write did not complete.
+        """
+        from fastbsn.io.weights import save_networks
+
+        self._check_fitted()
+        save_networks(path, self.networks_, self.header_)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write student.safetensors and config.json (for people and other tools) to `folder`, which is made if needed."""
+        from fastbsn import __version__
+        from fastbsn.io.atomic import write_json
+
+        self._check_fitted()
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save(folder / STUDENT_FILE)
+        networks = {name: net.config for name, net in self.networks_.items()}
+        write_json(folder / CONFIG_FILE, {"library": "fastbsn", "version": __version__, "networks": networks, "header": self.header_})
+
+    def export(self, path: str | Path) -> None:
+        """Write the student as ONNX; see `fastbsn.export.export_onnx`.
+
+        Raises:
+            InputError: not fitted, or a teacher's file. BackendError: onnx is not installed.
+        """
+        from fastbsn.export import export_onnx
+
+        self._check_fitted()
+        student = self.networks_.get("student")
+        if not isinstance(student, UNet):
+            raise InputError(f"only a student can be exported; this file holds {', '.join(self.networks_)}: distil it first")
+        export_onnx(student, path)
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "prepared_"):
+            raise InputError("this Denoiser is not fitted; call fit(noisy) first, or use Denoiser.from_pretrained('gray-awgn')")
+
+
+def _deviation(n: Tensor) -> Tensor:
+    """Standard deviations [N, C, H, W] of `Noise.n`, which may hold 3x3 factors [N, H, W, 3, 3]."""
+    return n if n.ndim == 4 else (n**2).sum(-1).sqrt().permute(0, 3, 1, 2)

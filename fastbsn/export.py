@@ -1,0 +1,79 @@
+"""The student as an ONNX graph for images of any number and size: padding and cropping are part of it.
+
+The graph is written node by node rather than traced: a trace fixes sizes, or needs symbolic shapes that differ between
+versions of PyTorch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastbsn.errors import BackendError
+from fastbsn.io.atomic import write_bytes
+from fastbsn.nets import UNet
+from fastbsn.nets.unet import SLOPE
+
+OPSET = 17
+
+
+def export_onnx(net: UNet, path: str | Path) -> None:
+    """Write `net` to an ONNX file: input "noisy" and output "denoised", float32 [N, C, H, W], any N, H, W >= 1.
+
+    Values are in data-range units (8-bit values divided by 255, for instance) and not clipped.
+
+    Raises:
+        BackendError: the package onnx is not installed.
+        StorageError: the write did not complete.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise BackendError("ONNX export needs the package onnx; install it with: pip install 'fastbsn[onnx]'") from error
+    shape: list[Any] = ["N", net.config["in_channels"], "H", "W"]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("noisy", "denoised")]
+    nodes, constants = _unet(net, onnx)
+    graph = onnx.helper.make_graph(nodes, "fastbsn_student", ends[:1], ends[1:], constants)
+    opset = onnx.helper.make_opsetid("", OPSET)
+    model = onnx.helper.make_model(graph, producer_name="fastbsn", opset_imports=[opset], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    write_bytes(path, model.SerializeToString())
+
+
+def _unet(net: UNet, onnx: Any) -> tuple[list[Any], list[Any]]:
+    """Nodes and constants of `UNet.forward`."""
+    nodes: list[Any] = []
+    constants = [onnx.numpy_helper.from_array(p.detach().float().cpu().numpy(), name) for name, p in net.named_parameters()]
+
+    def constant(name: str, values: list[Any], dtype: type = np.int64) -> str:
+        constants.append(onnx.numpy_helper.from_array(np.array(values, dtype), name))
+        return name
+
+    def node(operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        output = output or f"{operator}_{len(nodes)}"
+        nodes.append(onnx.helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def conv(name: str, x: str) -> str:
+        return node("Conv", x, f"{name}.weight", f"{name}.bias", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+
+    def layer(name: str, x: str) -> str:
+        return node("LeakyRelu", conv(name, x), alpha=SLOPE)
+
+    size = node("Shape", "noisy", start=2, end=4)
+    missing = node("Mod", node("Neg", size), constant("multiple", [net.multiple] * 2))  # of the divisor's sign, as in Python
+    y = node("Pad", "noisy", node("Concat", constant("before", [0] * 6), missing, axis=0), mode="edge")
+    x, skips = layer("enc0", y), [y]
+    for i in range(1, net.depth + 1):
+        x = node("MaxPool", layer(f"enc{i}", x), kernel_shape=[2, 2], strides=[2, 2])
+        skips.append(x)
+    x = layer(f"enc{net.depth + 1}", skips.pop())
+    scales = constant("scales", [1, 1, 2, 2], np.float32)
+    for level in range(net.depth - 1, -1, -1):
+        x = node("Resize", x, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+        x = layer(f"dec{level}b", layer(f"dec{level}a", node("Concat", x, skips.pop(), axis=1)))
+    cropped = node("Slice", conv("out", x), constant("origin", [0, 0]), size, constant("axes", [2, 3]))
+    node("Sub", "noisy", cropped, output="denoised")
+    return nodes, constants

@@ -1,0 +1,362 @@
+"""Arrays, tensors and PIL images as frames that are read and written in windows; the whole is never copied or converted.
+
+Values are divided by the data range on the way in and multiplied on the way out: networks see [0, 1] by convention.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastbsn.errors import InputError
+from fastbsn.tiling import Box
+
+Array = np.ndarray | Tensor
+
+LETTERS = "STCZYX"
+CHANNELS = (1, 3, 4)  # sizes that an axis of channels is recognised by
+INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+RANGES = {"uint8": 255.0, "uint16": 65535.0}
+PIL_MODES = ("L", "LA", "RGB", "RGBA", "I", "I;16", "F")
+NONFINITE = ("repair", "raise", "keep")
+REACH = 32  # pixels that repair looks around a non-finite one
+_BAND = 2**20  # values looked at together when an array is scanned
+
+
+def is_pil(x: object) -> bool:
+    pil = sys.modules.get("PIL.Image")  # not imported: nobody has a PIL image
+    return pil is not None and isinstance(x, pil.Image)
+
+
+def resolve_axes(shape: tuple[int, ...], tensor: bool, axes: str | None = None, channel_axis: int | None = None) -> str:
+    """One letter per axis: Y and X, C for channels, S, T, Z for stacks.
+
+    Without `axes` or `channel_axis`: two axes are "YX". Three are "YXC" if the last has size 1, 3 or 4 and the first not, and "CYX"
+    if the first has and the last not, for tensors (an array only with size 1, where all readings agree). Four axes of a
+    tensor are "TCYX" if the second has size 1, 3 or 4 and the last not.
+
+    Raises:
+        InputError: any other shape; the message names the readings and what to write for each.
+    """
+    what = f"{'a tensor' if tensor else 'an array'} of shape {shape}"
+    if axes is not None:
+        if len(axes) != len(shape) or len(set(axes)) != len(axes) or not {"Y", "X"} <= set(axes) <= set(LETTERS):
+            raise InputError(
+                f"axes={axes!r} for {what}; expected {len(shape)} different letters of {LETTERS}, Y and X among them, such as "
+                "'YX', 'YXC', 'TYX' or 'TCYX'"
+            )
+        if channel_axis is not None:
+            raise InputError(f"axes={axes!r} and channel_axis={channel_axis}: give one of the two")
+        return axes
+    n = len(shape)
+    if channel_axis is not None:
+        if not 3 <= n <= 5 or not -n <= channel_axis < n:
+            raise InputError(f"channel_axis={channel_axis} for {what}; expected 3 to 5 axes and a channel axis among them")
+        letters = list("STZYX"[-(n - 1) :] if n > 3 else "YX")
+        letters.insert(channel_axis % n, "C")
+        return "".join(letters)
+    if n == 2:
+        return "YX"
+    first, last = n > 2 and shape[0] in CHANNELS, n > 2 and shape[-1] in CHANNELS
+    if n == 3 and last and not first:
+        return "YXC"
+    if n == 3 and first and not last and (tensor or shape[0] == 1):
+        return "CYX"
+    if n == 4 and tensor and shape[1] in CHANNELS and not last:
+        return "TCYX"
+    if not 3 <= n <= 4:
+        raise InputError(f"{what}: expected at least the axes Y and X, named with axes= if there are more than 4, such as 'TZCYX'")
+    raise InputError(f"{what} can be read in more than one way: {'; '.join(_readings(shape))}")
+
+
+def _readings(shape: tuple[int, ...]) -> list[str]:
+    if len(shape) == 3:
+        a, b, c = shape
+        readings = [f"a stack of {a} gray images of {b} x {c} pixels (write axes='TYX')"]
+        if a in CHANNELS:
+            readings.append(f"one image of {b} x {c} pixels, {a} channels first (write channel_axis=0)")
+        if c in CHANNELS or a not in CHANNELS:
+            readings.append(f"one image of {a} x {b} pixels, {c} channels last (write channel_axis=-1)")
+        return readings
+    return ["a stack with channels last (write axes='TYXC')", "with channels first (axes='TCYX')", "without channels (axes='TZYX')"]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of the finite values of an array: extremes, the fraction outside [-0.5, 1.5], and the number of non-finite values."""
+
+    low: float
+    high: float
+    outside: float
+    bad: int
+
+
+def scan(frames: Iterator[Array]) -> Statistics:
+    """Statistics of [C, H, W] frames, band by band."""
+    low, high, outside, bad, total = np.inf, -np.inf, 0, 0, 0
+    for frame in frames:
+        rows = max(1, _BAND // max(1, frame.shape[0] * frame.shape[2]))
+        for top in range(0, frame.shape[1], rows):
+            x = _to_tensor(frame[:, top : top + rows], torch.float64)
+            finite = x[x.isfinite()]
+            total, bad = total + x.numel(), bad + x.numel() - finite.numel()
+            if finite.numel():
+                low, high = min(low, finite.min().item()), max(high, finite.max().item())
+                outside += int(((finite < -0.5) | (finite > 1.5)).sum())
+    return Statistics(low, high, outside / max(1, total - bad), bad)
+
+
+def resolve_range(dtype: str, given: float | None, stored: float | None, stats: Statistics) -> float:
+    """The data range: as given, or as stored with the model, or 255 (uint8), 65535 (uint16) or 1 (floats).
+
+    Floats are taken to be in [0, 1] units, noise beyond included, if all values lie in [-2, 3] and at most 5% of them outside
+    [-0.5, 1.5]. The rule looks at the whole array once, never at a tile or a frame.
+
+    Raises:
+        InputError: not a positive number; not given for floats outside that range or for other integers.
+    """
+    if given is not None:
+        if not isinstance(given, int | float | np.integer | np.floating) or not 0 < given < float("inf"):
+            raise InputError(f"data_range={given!r}; expected one positive number, the value of white minus that of black")
+        return float(given)
+    if stored is not None:
+        return stored
+    if dtype in RANGES:
+        return RANGES[dtype]
+    observed = f"{dtype} values from {stats.low:g} to {stats.high:g}"
+    if dtype in INTEGERS:
+        raise InputError(f"{observed}: the range is not known; pass data_range, for instance data_range=4095 for 12-bit data")
+    if stats.low < -2 or stats.high > 3 or stats.outside > 0.05:
+        raise InputError(
+            f"{observed}, {100 * stats.outside:.1f}% of them outside [-0.5, 1.5]; floats are expected in [0, 1] units, noise beyond "
+            "included: pass data_range, the value of white minus that of black (255 for 8-bit data as floats)"
+        )
+    return 1.0
+
+
+def repair(x: Tensor) -> Tensor:
+    """Replace non-finite values of [C, H, W] by the median of their finite 3x3 neighbours, ring by ring inward.
+
+    A value depends on nothing beyond 32 pixels; what lies deeper inside a hole becomes 0.
+    """
+    bad = ~x.isfinite()
+    x = x.masked_fill(bad, torch.nan)
+    for _ in range(REACH):
+        ring = bad & (F.max_pool2d((~bad).float(), 3, 1, 1) > 0)
+        c, i, j = ring.nonzero(as_tuple=True)
+        if not len(c):
+            break
+        p = F.pad(x, (1, 1, 1, 1), value=torch.nan)
+        neighbours = torch.stack([p[c, i + di, j + dj] for di, dj in product(range(3), range(3))])
+        x[c, i, j] = neighbours.nanmedian(0).values
+        bad &= ~ring
+    return x.nan_to_num(0.0)
+
+
+class Frames:
+    """An input of any accepted kind as `count` frames of `height` x `width` pixels, and an output of the same kind.
+
+    Channels that the network cannot take together are a batch: a gray network sees every channel on its own. A colour network sees
+    a gray image three times, and the mean is written. Alpha is copied: the last channel of PIL's LA and RGBA, and the fourth of
+    four channels for a network with three, or with one if the channels are last.
+
+    Args:
+        x: ndarray, tensor or PIL image (modes in PIL_MODES), of one of the dtypes in INTEGERS and FLOATS; never modified.
+        channels: of the network; None for one with the channels of the image.
+        axes, channel_axis: see `resolve_axes`; not for PIL.
+        data_range: see `resolve_range`.
+        ranges: data ranges stored with the model, by dtype name.
+        nonfinite: "repair" (see `repair`), "raise", or "keep": repaired for the network and put back into the output.
+
+    Raises:
+        InputError: not understood; the message says what to write.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        channels: int | None,
+        axes: str | None = None,
+        channel_axis: int | None = None,
+        data_range: float | None = None,
+        ranges: dict[str, float] | None = None,
+        nonfinite: str = "repair",
+    ):
+        if nonfinite not in NONFINITE:
+            raise InputError(f"nonfinite={nonfinite!r}; expected one of {', '.join(NONFINITE)}")
+        self._pil = x if is_pil(x) else None
+        if self._pil is not None and (axes is not None or channel_axis is not None):
+            raise InputError(f"axes={axes!r}, channel_axis={channel_axis} for a PIL image, whose mode {x.mode} says it all; leave them out")
+        array = _pixels(x)
+        self.dtype = str(array.dtype).removeprefix("torch.") if isinstance(array, Tensor) else array.dtype.name
+        if self.dtype not in INTEGERS + FLOATS:
+            raise InputError(f"pixels are {array.dtype}; expected one of {', '.join(INTEGERS + FLOATS)}: convert them first")
+        shape = tuple(array.shape)
+        self.axes = "YXC"[: array.ndim] if self._pil is not None else resolve_axes(shape, isinstance(array, Tensor), axes, channel_axis)
+        self._result = _empty(array, None)
+        self._sigma: Array | None = None
+        self._source, self._target = self._frames(array), self._frames(self._result)
+        depth, self.height, self.width = map(int, self._source[0].shape if self._source else (1, 1, 1))
+        self._find_channels(depth, channels)
+        self.count = len(self._source)
+        stats = self._scan(nonfinite)
+        self.scale = resolve_range(self.dtype, data_range, (ranges or {}).get(self.dtype), stats) if self.count else 1.0
+        self.high, self._bad, self._keep = stats.high, stats.bad > 0, nonfinite == "keep"
+
+    def _frames(self, array: Array) -> list[Array]:
+        """Views [C, H, W]; none of an array without values."""
+        if 0 in array.shape:
+            return []
+        order = [self.axes.index(letter) for letter in LETTERS if letter in self.axes and letter not in "CYX"]
+        order += [self.axes.index(letter) for letter in "CYX" if letter in self.axes]
+        view = array.permute(order) if isinstance(array, Tensor) else array.transpose(order)
+        view = view if "C" in self.axes else view[..., None, :, :]
+        return [view[index] for index in np.ndindex(tuple(view.shape[:-3]))]
+
+    def _find_channels(self, depth: int, channels: int | None) -> None:
+        last = self.axes[-1] == "C"
+        alpha = self._pil.mode in ("LA", "RGBA") if self._pil is not None else depth == 4 and (channels == 3 or (channels == 1 and last))
+        self._alpha, self._depth = alpha, depth - alpha
+        if channels in (self._depth, None):
+            self._groups = [list(range(self._depth))]
+        elif channels == 1:
+            self._groups = [[c] for c in range(self._depth)]
+        elif channels == 3 and self._depth == 1:
+            self._groups = [[0, 0, 0]]
+        else:
+            raise InputError(
+                f"axes {self.axes!r} make {self._depth} channels{' and alpha' if alpha else ''}; this model takes {channels}: "
+                "check axes= or channel_axis=, or use a gray model, which denoises every channel on its own"
+            )
+
+    @property
+    def batch(self) -> int:
+        """Images that one window of one frame becomes."""
+        return len(self._groups)
+
+    @property
+    def replicated(self) -> bool:
+        """A gray image for a colour network."""
+        return self._groups == [[0, 0, 0]]
+
+    def _scan(self, nonfinite: str) -> Statistics:
+        if self.dtype == "uint8":
+            return Statistics(0, 255, 0, 0)
+        stats = scan(frame[: self._depth] for frame in self._source)
+        if stats.bad and nonfinite == "raise":
+            raise InputError(f"{stats.bad} pixels are NaN or infinite; repair them, or pass nonfinite='repair' or 'keep'")
+        return stats
+
+    @property
+    def nbytes(self) -> int:
+        return int(self._result.nbytes)
+
+    def image(self, frame: int) -> np.ndarray:
+        """A frame for training, [H, W] or [H, W, C]: 8- and 16-bit integers of full range as they are, else float32 in data-range units."""
+        if RANGES.get(self.dtype) == self.scale:
+            values = self._source[frame][: self._depth]
+            values = values.cpu().numpy() if isinstance(values, Tensor) else values
+        else:
+            values = self.read(frame, (0, self.height, 0, self.width))[0].cpu().numpy()
+        return values[0] if self._depth == 1 else values.transpose(1, 2, 0)
+
+    def read(self, frame: int, box: Box) -> Tensor:
+        """A window as float32 [batch, channels, h, w] in data-range units, on the device of the input."""
+        margin = REACH if self._bad else 0
+        top, bottom, left, right = box
+        y, x = max(0, top - margin), max(0, left - margin)
+        values = _to_tensor(self._source[frame][: self._depth, y : bottom + margin, x : right + margin], torch.float32)
+        if self._bad:
+            values = repair(values)[:, top - y : bottom - y, left - x : right - x]
+        return torch.stack([values[group] for group in self._groups]) / self.scale
+
+    def write(self, frame: int, box: Box, values: Tensor) -> None:
+        """Write float32 [batch, channels, h, w] in data-range units; integers are rounded and clipped, floats are not."""
+        rows, cols = slice(*box[:2]), slice(*box[2:])
+        source, target = self._source[frame][:, rows, cols], self._target[frame][:, rows, cols]
+        # float32 holds every integer up to 2**24 only
+        values = self._merge(values.double() if self.dtype in ("int32", "uint32") else values)
+        if self.dtype in INTEGERS:
+            limits = np.iinfo(self.dtype)
+            values = values.round().clamp(limits.min, limits.max)
+        elif self.dtype == "float16":
+            values = values.clamp(-65504, 65504)
+        if self._bad and self._keep:
+            original = _to_tensor(source[: self._depth], torch.float64).to(values.device)
+            values = torch.where(original.isfinite(), values, original)
+        _assign(target[: self._depth], values)
+        if self._alpha:
+            _assign(target[-1:], source[-1:])
+
+    def write_sigma(self, frame: int, box: Box, values: Tensor) -> None:
+        """Write a standard deviation, broadcastable to [batch, channels, h, w], in data-range units; 0 for alpha."""
+        if self._sigma is None:
+            self._sigma = _empty(self._result, torch.float32)
+            self._sigma_target = self._frames(self._sigma)
+        target = self._sigma_target[frame][:, slice(*box[:2]), slice(*box[2:])]
+        shape = (self.batch, len(self._groups[0]), *target.shape[1:])
+        _assign(target[: self._depth], self._merge(values.expand(shape)))
+        if self._alpha:
+            target[-1:] = 0
+
+    def _merge(self, values: Tensor) -> Tensor:
+        """[batch, channels, h, w] -> [C, h, w] in the units of the input."""
+        return (values.mean(1) if self.replicated else values.flatten(0, 1)) * self.scale
+
+    def result(self) -> Any:
+        """The output, of the type of the input."""
+        if self._pil is None:
+            return self._result
+        if not self.count:
+            return self._pil.copy()
+        image = sys.modules["PIL.Image"].fromarray(self._result)
+        image.info = dict(self._pil.info)
+        return image
+
+    def sigma(self) -> Array:
+        """float32 array or tensor of the shape of the input, in its units."""
+        return _empty(self._result, torch.float32) if self._sigma is None else self._sigma
+
+
+def _pixels(x: Any) -> Array:
+    if is_pil(x):
+        if x.mode not in PIL_MODES:
+            raise InputError(f"PIL image of mode {x.mode!r}; expected one of {', '.join(PIL_MODES)}: use image.convert('RGB')")
+        return np.asarray(x)
+    if isinstance(x, Tensor):
+        if x.layout is not torch.strided:
+            raise InputError(f"tensor has layout {x.layout}; expected a dense one: use x.to_dense()")
+        return x.detach()
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError("a masked array; fill it with x.filled(numpy.nan) and pass nonfinite='keep'")
+    if not isinstance(x, np.ndarray):
+        raise InputError(f"got {type(x).__name__}; expected a numpy array, a torch tensor or a PIL image")
+    return np.asarray(x)
+
+
+def _empty(array: Array, dtype: torch.dtype | None) -> Array:
+    if isinstance(array, Tensor):
+        return torch.empty_like(array, dtype=dtype)
+    return np.empty_like(array, dtype=None if dtype is None else np.float32)
+
+
+def _to_tensor(x: Array, dtype: torch.dtype) -> Tensor:
+    if isinstance(x, Tensor):
+        return x.to(dtype)
+    return torch.from_numpy(x.astype(str(dtype).removeprefix("torch.")))
+
+
+def _assign(target: Array, values: Array) -> None:
+    if isinstance(target, Tensor):
+        target.copy_(torch.as_tensor(values))
+    else:
+        target[...] = values.cpu().numpy() if isinstance(values, Tensor) else values
