@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import struct
 import zlib
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
@@ -15,6 +17,9 @@ _MAX_DEFLATE = 1032  # bytes that one byte of deflate can stand for
 # Bytes that one stored byte can stand for, by TIFF compression: none, LZW, deflate, deflate; others at most as zstd.
 _TIFF_RATIOS = {1: 1, 5: 4096, 8: _MAX_DEFLATE, 32946: _MAX_DEFLATE}
 _MAX_RATIO = 2**15
+_TIFF_WIDTHS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)  # bytes of a value, by its type
+_MAX_PAGES = 2**16
+_MAX_TAGS = 2**12
 _MAX_SCANS = 100  # of a progressive JPEG; each one costs a pass over the image
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # the next marker in entropy-coded data
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -99,6 +104,36 @@ def check_jpeg(data: bytes, max_pixels: int) -> None:
     width, height = int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big")
     if width * height > len(data) * 8 * block:
         raise FileFormatError(f"{len(data)} bytes cannot hold {width} x {height} pixels")
+
+
+def check_tiff(file: BinaryIO) -> None:
+    """A chain of directories that ends, with every value inside the file: tifffile follows a loop for ever."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    magic = file.read(4)
+    start, number, entry, offset_type = (8, "Q", "HHQQ", "Q") if b"+" in magic else (4, "H", "HHII", "I")
+    order, inline = "<" if magic[:2] == b"II" else ">", struct.calcsize(offset_type)
+
+    def read(position: int, kind: str) -> tuple[int, ...]:
+        file.seek(position)
+        data = file.read(struct.calcsize(order + kind))
+        if len(data) < struct.calcsize(order + kind):
+            raise FileFormatError(f"truncated: {size} bytes, and a directory at {position}")
+        return struct.unpack(order + kind, data)
+
+    (offset,), seen = read(start, offset_type), set[int]()
+    while offset:
+        if offset in seen or len(seen) == _MAX_PAGES:
+            raise FileFormatError(f"its {len(seen)} pages form a loop, or are more than {_MAX_PAGES}")
+        seen.add(offset)
+        (tags,) = read(offset, number)
+        if tags > _MAX_TAGS:
+            raise FileFormatError(f"{tags} tags in one directory; expected at most {_MAX_TAGS}")
+        *values, next_offset = read(offset + struct.calcsize(number), entry * tags + offset_type)
+        for tag, kind, count, value in zip(*(values[i::4] for i in range(4)), strict=True):
+            if not 1 <= kind < len(_TIFF_WIDTHS) or (count * _TIFF_WIDTHS[kind] > inline and value + count * _TIFF_WIDTHS[kind] > size):
+                raise FileFormatError(f"tag {tag} has {count} values of type {kind} at {value}; the file has {size} bytes")
+        offset = next_offset
 
 
 def check_page(page: tifffile.TiffPage, file_size: int, max_pixels: int) -> int:

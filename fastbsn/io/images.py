@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fastbsn.errors import FileFormatError, InputError
 from fastbsn.io.atomic import atomic_file, read_bytes, write_bytes
-from fastbsn.io.checks import DTYPES, check_dtype, check_jpeg, check_page, check_png, check_size
+from fastbsn.io.checks import DTYPES, check_dtype, check_jpeg, check_page, check_png, check_size, check_tiff
 
 MAX_PIXELS = 2**28  # 16384 x 16384
 MAX_FILE = 2**34  # bytes
@@ -139,7 +139,10 @@ def _read_jpeg(data: bytes, max_pixels: int) -> NDArray:
 
 
 def _read_tiff(data: bytes, max_pixels: int) -> NDArray:
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+    file = io.BytesIO(data)
+    check_tiff(file)
+    file.seek(0)
+    with tifffile.TiffFile(file) as tiff:
         if len(tiff.pages) != 1:
             raise FileFormatError(f"{len(tiff.pages)} pages; expected 1: use fastbsn.io.stacks.read_stack")
         page = tiff.pages.first

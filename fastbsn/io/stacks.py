@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastbsn.errors import FileFormatError, InputError
 from fastbsn.io.atomic import atomic_file
-from fastbsn.io.checks import DTYPES, check_dtype, check_page
+from fastbsn.io.checks import DTYPES, check_dtype, check_page, check_tiff
 from fastbsn.io.images import MAX_PIXELS, standard
 
 AXES = "TZCYX"
@@ -38,6 +38,8 @@ def read_stack(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tu
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; check the name")
     try:
+        with open(path, "rb") as file:
+            check_tiff(file)
         with tifffile.TiffFile(path, _multifile=False) as tiff:
             return _read(tiff, path.stat().st_size, max_pixels)
     except FileFormatError as error:

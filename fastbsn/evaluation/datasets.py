@@ -1,0 +1,90 @@
+"""Test images: a folder of clean ones, or pairs of noisy and clean photographs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbsn.errors import InputError
+from fastbsn.io.images import list_images, read_image
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as MATLAB's rgb2gray
+
+
+class Pair(NamedTuple):
+    """A photograph and its reference, float32 [C, H, W] in [0, 1]."""
+
+    name: str
+    noisy: NDArray[np.float32]
+    clean: NDArray[np.float32]
+
+
+def load_image(path: str | os.PathLike[str], channels: int | None = None) -> NDArray[np.float32]:
+    """Read one image as float32 [C, H, W] in [0, 1]; integers are divided by the largest value of their type, alpha is dropped.
+
+    Args:
+        path: of the file.
+        channels: 1 for gray (BT.601 luma), 3 for colour (gray repeated), None for what the file holds.
+
+    Raises:
+        InputError: no such file, or channels is not 1, 3 or None.
+        FileFormatError: the file cannot be read, or is not gray or colour.
+    """
+    if channels not in (1, 3, None):
+        raise InputError(f"channels={channels}; expected 1, 3 or None")
+    image = read_image(path)
+    scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
+    x = np.moveaxis(np.atleast_3d(image), -1, 0).astype(np.float32) / np.float32(scale)
+    x = x[:3] if len(x) == 4 else x
+    if len(x) not in (1, 3):
+        raise InputError(f"{path}: {len(x)} channels; expected gray or colour")
+    if channels == 1 and len(x) == 3:
+        x = np.tensordot(np.float32(LUMA), x, 1)[None]
+    return np.ascontiguousarray(np.repeat(x, 3, 0) if channels == 3 and len(x) == 1 else x)
+
+
+def load_clean(folder: str | os.PathLike[str], channels: int | None = None) -> list[tuple[str, NDArray[np.float32]]]:
+    """All images directly in `folder`, sorted, as (file name, float32 [C, H, W] in [0, 1]); `channels` as in `load_image`.
+
+    Raises:
+        InputError: no such folder, or no images in it.
+        FileFormatError: an image cannot be read.
+    """
+    return [(path.name, load_image(path, channels)) for path in _images(Path(folder))]
+
+
+def load_pairs(noisy: str | os.PathLike[str], clean: str | os.PathLike[str] | None = None, channels: int | None = None) -> list[Pair]:
+    """Pairs by name: from two folders (same name, any suffix), or from one with `NAME_real.*` (noisy) and `NAME_mean.*`.
+
+    Raises:
+        InputError: no pairs, an image without its partner, or partners of different shapes.
+        FileFormatError: an image cannot be read.
+    """
+    if clean is None:
+        files = _images(Path(noisy))
+        left = {p.stem.removesuffix("_real"): p for p in files if p.stem.endswith("_real")}
+        right = {p.stem.removesuffix("_mean"): p for p in files if p.stem.endswith("_mean")}
+    else:
+        left, right = ({p.stem: p for p in _images(Path(folder))} for folder in (noisy, clean))
+    alone = sorted(left.keys() ^ right.keys())
+    if alone or not left:
+        raise InputError(
+            f"{noisy}: {len(left)} noisy and {len(right)} clean images, {len(alone)} without a partner {alone[:3]}; expected pairs: "
+            "two folders with equal names, or one with NAME_real.* and NAME_mean.*"
+        )
+    pairs = [Pair(name, load_image(left[name], channels), load_image(right[name], channels)) for name in sorted(left)]
+    for name, x, y in pairs:
+        if x.shape != y.shape:
+            raise InputError(f"{name}: noisy image has shape {x.shape} and clean image {y.shape}; expected the same")
+    return pairs
+
+
+def _images(folder: Path) -> list[Path]:
+    files = list_images(folder)
+    if not files:
+        raise InputError(f"{folder}: no images; expected .png, .jpg, .tif or .npy files directly in it")
+    return files
