@@ -1,0 +1,210 @@
+// Runs a CUDA thread block on the CPU: every thread is a fiber, warp-wide instructions and barriers are rendezvous, and
+// which thread runs next is random, so that a missing barrier shows. Shared memory starts as NaNs, and so is the target of
+// an asynchronous copy from its issue until it is waited for.
+#pragma once
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "../../csrc/tensor.h"
+
+#define FASTBSN_PTX inline
+
+struct Index {
+    unsigned x;
+};
+inline Index threadIdx, blockIdx, gridDim;
+using std::min;
+
+namespace emulate {
+
+[[noreturn]] inline void fail(const char* what) {
+    fprintf(stderr, "emulated thread %u: %s\n", threadIdx.x, what);
+    abort();
+}
+
+struct Rendezvous {
+    int members, kind = 0;
+    std::vector<unsigned> waiting;
+    std::vector<void*> arguments;  // by position in the group
+};
+
+struct Copy {
+    uint32_t to;
+    const void* from;
+};
+
+struct Fiber {
+    ucontext_t context;
+    jmp_buf jump;
+    bool started = false;
+    std::unique_ptr<uint8_t[]> stack;
+};
+
+// swapcontext costs two system calls, so it only starts a fiber; address sanitizer does not follow jumps between stacks.
+inline void swap(Fiber& from, Fiber& to) {
+#ifdef __SANITIZE_ADDRESS__
+    swapcontext(&from.context, &to.context);
+#else
+    if (_setjmp(from.jump)) return;
+    if (to.started) _longjmp(to.jump, 1);
+    to.started = true;
+    setcontext(&to.context);
+#endif
+}
+
+struct Block {
+    std::vector<uint8_t> shared;
+    std::vector<Fiber> fibers;
+    std::vector<unsigned> ready;
+    std::vector<std::vector<Copy>> copies;
+    std::vector<Rendezvous> warps, groups;  // 32 and 128 threads
+    Rendezvous all;
+    std::function<void()> body;
+    Fiber scheduler;
+    std::mt19937 random;
+    unsigned alive;
+};
+inline Block* block;
+
+inline void yield() {
+    swap(block->fibers[threadIdx.x], block->scheduler);
+}
+
+// Waits until every member has arrived with the same kind of operation; the last one performs it for all.
+template <class F>
+void meet(Rendezvous& r, unsigned position, int kind, void* argument, F perform) {
+    if (!r.waiting.empty() && r.kind != kind) fail("divergent warp-wide instructions");
+    r.kind = kind, r.arguments[position] = argument;
+    r.waiting.push_back(threadIdx.x);
+    if (int(r.waiting.size()) < r.members) return yield();
+    perform(r.arguments);
+    for (unsigned thread : r.waiting)
+        if (thread != threadIdx.x) block->ready.push_back(thread);
+    r.waiting.clear();
+}
+
+template <class T>
+T& at(uint32_t address) {
+    if (address % sizeof(T) || address + sizeof(T) > block->shared.size()) fail("shared memory: misaligned or out of range");
+    return *reinterpret_cast<T*>(&block->shared[address]);
+}
+struct alignas(16) Octet {
+    uint16_t v[8];
+};
+
+inline void entry() {
+    block->body();
+    --block->alive;
+    yield();
+}
+
+// One thread block of `threads` threads with `bytes` of shared memory; `body` is the kernel.
+inline void run(unsigned index, unsigned grid, unsigned threads, size_t bytes, unsigned seed, std::function<void()> body) {
+    constexpr size_t STACK = 256 << 10;
+    Block b;
+    block = &b;
+    b.shared.assign(bytes, 0xff), b.body = std::move(body), b.random.seed(seed), b.alive = threads;
+    b.fibers.resize(threads), b.copies.resize(threads), b.scheduler.started = true;
+    b.warps.assign(threads / 32, {32, 0, {}, std::vector<void*>(32)});
+    b.groups.assign(threads / 128, {128, 0, {}, std::vector<void*>(128)});
+    b.all = {int(threads), 0, {}, std::vector<void*>(threads)};
+    for (unsigned thread = 0; thread < threads; ++thread) {
+        Fiber& fiber = b.fibers[thread];
+        getcontext(&fiber.context);
+        fiber.stack = std::make_unique_for_overwrite<uint8_t[]>(STACK);
+        fiber.context.uc_stack.ss_sp = fiber.stack.get(), fiber.context.uc_stack.ss_size = STACK;
+        makecontext(&fiber.context, entry, 0);
+        b.ready.push_back(thread);
+    }
+    blockIdx.x = index, gridDim.x = grid;
+    while (!b.ready.empty()) {
+        std::swap(b.ready[b.random() % b.ready.size()], b.ready.back());
+        threadIdx.x = b.ready.back();
+        b.ready.pop_back();
+        swap(b.scheduler, b.fibers[threadIdx.x]);
+    }
+    if (b.alive) fail("deadlock");
+    block = nullptr;
+}
+
+}  // namespace emulate
+
+inline void __syncthreads() {
+    emulate::meet(emulate::block->all, threadIdx.x, 0, nullptr, [](auto&) {});
+}
+
+namespace fastbsn {
+
+inline uint32_t shared_address(const void* p) { return uint32_t(static_cast<const uint8_t*>(p) - emulate::block->shared.data()); }
+
+template <int COUNT>
+void ldmatrix(uint32_t (&r)[COUNT], uint32_t address) {
+    struct Lane {
+        uint32_t* r;
+        uint32_t address;
+    } mine{r, address};
+    emulate::meet(emulate::block->warps[threadIdx.x / 32], threadIdx.x % 32, COUNT, &mine, [](std::vector<void*>& lanes) {
+        for (int lane = 0; lane < 32; ++lane)
+            for (int matrix = 0; matrix < COUNT; ++matrix) {
+                const emulate::Octet& row = emulate::at<emulate::Octet>(static_cast<Lane*>(lanes[matrix * 8 + lane / 4])->address);
+                memcpy(&static_cast<Lane*>(lanes[lane])->r[matrix], &row.v[lane % 4 * 2], 4);
+            }
+    });
+}
+inline void ldmatrix_x4(uint32_t (&r)[4], uint32_t address) { ldmatrix<4>(r, address); }
+inline void ldmatrix_x2(uint32_t (&r)[2], uint32_t address) { ldmatrix<2>(r, address); }
+
+inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    struct Lane {
+        float* d;
+        const uint32_t* a;
+        uint32_t b[2];
+    } mine{d, a, {b0, b1}};
+    emulate::meet(emulate::block->warps[threadIdx.x / 32], threadIdx.x % 32, 3, &mine, [](std::vector<void*>& lanes) {
+        float a[16][16], b[16][8], d[16][8];
+        const auto each = [&](auto f) {
+            for (int lane = 0; lane < 32; ++lane)
+                for (int e = 0; e < 4; ++e) f(d[lane / 4 + e / 2 * 8][lane % 4 * 2 + e % 2], static_cast<Lane*>(lanes[lane])->d[e]);
+        };
+        for (int lane = 0; lane < 32; ++lane) {
+            const Lane& l = *static_cast<Lane*>(lanes[lane]);
+            for (int r = 0; r < 4; ++r)
+                for (int i = 0; i < 2; ++i) {
+                    a[lane / 4 + r % 2 * 8][lane % 4 * 2 + r / 2 * 8 + i] = from_bf16(uint16_t(l.a[r] >> 16 * i));
+                    if (r < 2) b[lane % 4 * 2 + r * 8 + i][lane / 4] = from_bf16(uint16_t(l.b[r] >> 16 * i));
+                }
+        }
+        each([](float& matrix, float& mine) { matrix = mine; });
+        for (int m = 0; m < 16; ++m)
+            for (int k = 0; k < 16; ++k)
+                for (int n = 0; n < 8; ++n) d[m][n] += a[m][k] * b[k][n];
+        each([](float& matrix, float& mine) { mine = matrix; });
+    });
+}
+
+inline void copy_async(uint32_t destination, const void* source, bool valid = true) {
+    const emulate::Copy copy{destination, valid ? source : nullptr};
+    for (uint16_t& v : emulate::at<emulate::Octet>(destination).v) v = 0x7fc0;
+    emulate::block->copies[threadIdx.x].push_back(copy);
+}
+inline void wait_copies() {
+    for (const emulate::Copy& c : emulate::block->copies[threadIdx.x])
+        emulate::at<emulate::Octet>(c.to) = c.from ? *static_cast<const emulate::Octet*>(c.from) : emulate::Octet{};
+    emulate::block->copies[threadIdx.x].clear();
+}
+
+inline uint32_t pack_bf16(float low, float high) { return to_bf16(low) | uint32_t(to_bf16(high)) << 16; }
+inline void store_shared(uint32_t address, uint32_t value) { emulate::at<uint32_t>(address) = value; }
+inline void store_shared(uint32_t address, const uint32_t (&v)[4]) { memcpy(&emulate::at<emulate::Octet>(address), v, 16); }
+
+}  // namespace fastbsn
