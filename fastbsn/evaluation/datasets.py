@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbsn.errors import InputError
+from fastbsn.evaluation.simulate import as_unit
 from fastbsn.io.images import list_images, read_image
-
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as MATLAB's rgb2gray
 
 
 class Pair(NamedTuple):
@@ -24,7 +23,7 @@ class Pair(NamedTuple):
 
 
 def load_image(path: str | os.PathLike[str], channels: int | None = None) -> NDArray[np.float32]:
-    """Read one image as float32 [C, H, W] in [0, 1]; integers are divided by the largest value of their type, alpha is dropped.
+    """Read one image as float32 [C, H, W] in [0, 1], by `as_unit`.
 
     Args:
         path: of the file.
@@ -36,14 +35,9 @@ def load_image(path: str | os.PathLike[str], channels: int | None = None) -> NDA
     """
     if channels not in (1, 3, None):
         raise InputError(f"channels={channels}; expected 1, 3 or None")
-    image = read_image(path)
-    scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
-    x = np.moveaxis(np.atleast_3d(image), -1, 0).astype(np.float32) / np.float32(scale)
-    x = x[:3] if len(x) == 4 else x
+    x = as_unit(read_image(path), gray=channels == 1).astype(np.float32)
     if len(x) not in (1, 3):
         raise InputError(f"{path}: {len(x)} channels; expected gray or colour")
-    if channels == 1 and len(x) == 3:
-        x = np.tensordot(np.float32(LUMA), x, 1)[None]
     return np.ascontiguousarray(np.repeat(x, 3, 0) if channels == 3 and len(x) == 1 else x)
 
 
