@@ -50,6 +50,7 @@ class BuildWithNvcc(build_ext):
 
         includes = [f"-I{path}" for path in (pybind11.get_include(), sysconfig.get_paths()["include"])]
         gencode = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in ARCHS]
+        archs = ["'-DFASTBSN_ARCHS=\"" + ",".join(ARCHS) + "\"'"]
         build = Path(self.build_temp).resolve() / "csrc"
         build.mkdir(parents=True, exist_ok=True)
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
@@ -58,7 +59,7 @@ class BuildWithNvcc(build_ext):
         quote = str.maketrans({" ": "$ ", ":": "$:"})
         lines = [
             f"nvcc = {find_nvcc()}",
-            f"flags = {' '.join(NVCC_FLAGS + includes + gencode)}",
+            f"flags = {' '.join(NVCC_FLAGS + includes + gencode + archs)}",
             "rule compile\n  command = $nvcc $flags -MD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc",
             "rule link\n  command = $nvcc -shared -cudart=static $in -o $out",
             *(

@@ -18,11 +18,12 @@ inline constexpr Block PORTABLE_BLOCKS[] = {
     {96, 0, 32, {64, 32, 8}, false, 32, 4},
 };
 
-// Calls f.template operator()<block>() for the entry of `blocks` that equals b; false if there is none.
+// Calls f.template operator()<index>() for the entry of `blocks` that equals b; false if there is none. An index, since a
+// kernel's template arguments must be plain numbers.
 template <const auto& blocks, class F>
 bool dispatch(const Block& b, F f) {
     return [&]<std::size_t... I>(std::index_sequence<I...>) {
-        return ((b == blocks[I] && (f.template operator()<blocks[I]>(), true)) || ...);
+        return ((b == blocks[I] && (f.template operator()<int(I)>(), true)) || ...);
     }(std::make_index_sequence<sizeof(blocks) / sizeof(Block)>());
 }
 

@@ -8,8 +8,8 @@
 using namespace fastbsn;
 
 static void run_emulated(const Op& op, unsigned grid, unsigned seed) {
-    const bool found = dispatch<PORTABLE_BLOCKS>(op.block, [&]<Block B>() {
-        using Kernel = Portable<B>;
+    const bool found = dispatch<PORTABLE_BLOCKS>(op.block, [&]<int I>() {
+        using Kernel = Portable<PORTABLE_BLOCKS[I]>;
         for (unsigned index = 0; index < grid; ++index)
             emulate::run(index, grid, Kernel::THREADS, Kernel::SHARED_BYTES, seed + index,
                          [&] { Kernel(op.params, emulate::block->shared.data()).run(); });

@@ -1,0 +1,15 @@
+// The kernels of each path as launchable functions. All take (Block, Params) by value.
+#pragma once
+#include "plan.h"
+
+namespace fastbsn {
+
+struct Kernel {
+    const void* function;  // null if no kernel is built for the block
+    int threads, shared_bytes;
+};
+
+Kernel reference_kernel(const Block& block);
+Kernel portable_kernel(const Block& block);
+
+}  // namespace fastbsn
