@@ -244,7 +244,9 @@ def evaluate(args: argparse.Namespace) -> int:
         else:
             items = noisy_items(args.clean, parse_noise(noise, args.clip), args.seed, gray=d.channels == 1)
         result = run_evaluate(lambda y: d(y, channel_axis=0, data_range=1.0), items)
-        results.append({"set": args.clean.name, "noise": noise or "real", "seed": args.seed, "clip": args.clip, "model": args.model, **result})
+        results.append(
+            {"set": args.clean.name, "noise": noise or "real", "seed": args.seed, "clip": args.clip, "model": args.model, **result}
+        )
     if args.output:
         write_json(args.output, results)
     lines = ["| set | n | noise | input | PSNR | SSIM | seconds |", "|---|---|---|---|---|---|---|"]

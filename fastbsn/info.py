@@ -23,7 +23,9 @@ def environment() -> dict[str, Any]:
     from fastbsn import __version__, backends
     from fastbsn.denoiser import bundled_models
 
-    devices = [f"cpu: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"]
+    devices = [
+        f"cpu: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    ]
     for i in range(torch.cuda.device_count()):
         p = torch.cuda.get_device_properties(i)
         devices.append(f"cuda:{i}: {p.name}, sm_{p.major}{p.minor}, {p.total_memory / 2**30:.0f} GiB")

@@ -18,12 +18,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fastbsn.errors import FastBSNError, FileFormatError, InputError
+from fastbsn.imageset import SCALE, ImageSet, to_tensor, to_unit
 from fastbsn.io.atomic import write_json
 from fastbsn.io.images import list_images, read_image
 from fastbsn.io.weights import load_networks, load_tensors, save_networks, save_tensors
 from fastbsn.nets import NoiseModel
 from fastbsn.teacher import Teacher
-from fastbsn.training.data import SCALE, ImageSet, to_tensor, to_unit
 
 MANIFEST, NOISE_MODEL = "manifest.json", "noise_model.safetensors"
 
@@ -206,5 +206,3 @@ def _manifest(noisy: Path, noise: str, present: list[tuple[Path, Path]]) -> dict
         header = load_tensors(file)[1]
         rows.append({"image": path.name, "label": file.name, "sigma": header["sigma"], "error": header["error"]})
     return {"version": 1, "source": str(noisy.resolve()), "noise": noise, "labels": rows}
-
-

@@ -157,6 +157,17 @@ class DBSN(nn.Module):
         self.tail1 = nn.Conv2d(channels, half, 1)
         self.tail2 = nn.Conv2d(half, half, 1)
         self.tail3 = nn.Conv2d(half, in_channels, 1)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """He initialization, so that the signal keeps its size through many ReLUs; residual modules start as the identity."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if module in (self.join, self.tail3) else "relu")
+                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, Residual):
+                nn.init.zeros_(module.pointwise.weight)
 
     @property
     def radius(self) -> int:

@@ -1,6 +1,6 @@
 """Training: teacher, student, and both in one call."""
 
-from fastbsn.training.data import ImageSet
+from fastbsn.imageset import ImageSet
 from fastbsn.training.fit import fit
 from fastbsn.training.loop import LoopConfig
 from fastbsn.training.student import StudentConfig, distill

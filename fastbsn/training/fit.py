@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from fastbsn.errors import TrainingError
+from fastbsn.imageset import ImageSet
 from fastbsn.io.weights import load_networks
 from fastbsn.labels import LabelSet
 from fastbsn.nets import UNet
 from fastbsn.teacher import Teacher
-from fastbsn.training.data import ImageSet
 from fastbsn.training.loop import LoopConfig
 from fastbsn.training.student import StudentConfig, distill
 from fastbsn.training.teacher import TeacherConfig, train_teacher
@@ -74,7 +74,9 @@ def fit(
             train_teacher(noisy, teacher_file, budget(TEACHER_SHARE), teacher, device, progress)
         labels = LabelSet.compute(Teacher.load(teacher_file, device), noisy)
         renoised = 1.0 if labels.can_sample_noise else 0.0
-        distill(labels, student_file, budget(1 - TEACHER_SHARE), student or StudentConfig(renoised=renoised), device=device, progress=progress)
+        distill(
+            labels, student_file, budget(1 - TEACHER_SHARE), student or StudentConfig(renoised=renoised), device=device, progress=progress
+        )
         network = load_networks(student_file)[0]["student"]
     assert isinstance(network, UNet)
     return network

@@ -146,7 +146,12 @@ def run(
         write_image(folder / "preview.png", task.preview(average))
         draw_curve(folder / "log.csv", folder / "curve.png")
 
-    bar = tqdm(total=1.0, initial=config.progress(step, seconds), disable=None if progress else True, bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}")
+    bar = tqdm(
+        total=1.0,
+        initial=config.progress(step, seconds),
+        disable=None if progress else True,
+        bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}",
+    )
     losses: list[Tensor] = []
     with _stop_on_sigint() as stop, bar:
         clock = last_save = time.monotonic()
@@ -167,7 +172,9 @@ def run(
                 mean = float(torch.stack(losses).mean())
                 losses.clear()
                 if not math.isfinite(mean):
-                    raise TrainingError(f"loss is {mean} at step {step}; expected a finite number: lower the learning rate (now {config.lr})")
+                    raise TrainingError(
+                        f"loss is {mean} at step {step}; expected a finite number: lower the learning rate (now {config.lr})"
+                    )
                 log.write(step, round(seconds, 1), mean, max(g["lr"] for g in optimizer.param_groups))
                 if board:
                     board.add_scalar("loss", mean, step)

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from fastbsn.errors import InputError
+from fastbsn.imageset import ImageSet, to_unit
 from fastbsn.labels import LabelSet
 from fastbsn.nets import UNet
-from fastbsn.training.data import ImageSet, Places, cut, draw_places, preview_row, to_unit
+from fastbsn.training.data import cut, draw_places, preview_row
 from fastbsn.training.loop import LoopConfig, autocast, run, warmup_cosine
 
 
@@ -84,7 +85,7 @@ class StudentTask:
                 continue
             images = self.clean if source == "clean" else self.targets
             assert images is not None
-            where: Places = draw_places(images, images.areas if source == "clean" else self.weights, count, s.crop, places)
+            where = draw_places(images, images.areas if source == "clean" else self.weights, count, s.crop, places)
             x = cut(images, where, s.crop, self.device)
             index = torch.randint(len(self.weights), (count,), generator=places).tolist()
             if source == "label":

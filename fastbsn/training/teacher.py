@@ -11,15 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from fastbsn.errors import InputError
+from fastbsn.imageset import ImageSet, to_unit
 from fastbsn.nets import DBSN, NoiseModel, negative_log_likelihood, posterior_mean
 from fastbsn.nets.noise_model import KINDS, LIKELIHOODS
 from fastbsn.ops import space_to_batch
 from fastbsn.training.correlation import downsampling_stride
-from fastbsn.training.data import ImageSet, cut, draw_places, preview_row, to_unit
+from fastbsn.training.data import cut, draw_places, preview_row
 from fastbsn.training.loop import LoopConfig, autocast, run, warmup_cosine
 
 MU_END, SIGMA_END = 0.75, 0.88  # fractions of the budget: mu by L2; then the sigma networks; then all together
 JOINT_RATE = 0.1  # learning rate of mu in the joint phase, relative to the peak
+SIGMA_RATE = 5.0  # of the sigma networks: small, and their outputs must move from 0.02 to the noise level in few steps
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class TeacherTask:
         joint = JOINT_RATE * warmup_cosine(progress, SIGMA_END, 1.0)
         return {
             "teacher": warmup_cosine(progress, 0.0, MU_END) if progress < SIGMA_END else joint,
-            "noise_model": warmup_cosine(progress, MU_END, 1.0),
+            "noise_model": SIGMA_RATE * warmup_cosine(progress, MU_END, 1.0),
         }
 
     def loss(self, progress: float, places: torch.Generator, noise: torch.Generator) -> Tensor:

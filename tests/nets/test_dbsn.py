@@ -110,5 +110,3 @@ def test_wrong_arguments_are_named(wrong):
 def test_masked_weight_of_wrong_shape():
     with pytest.raises(InputError, match=r"k\*k-1"):
         masked_conv2d(torch.rand(1, 1, 4, 4), torch.rand(1, 1, 9))
-
-

@@ -1,0 +1,81 @@
+"""Images held in memory in their own dtype, one channel count to a set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastbsn.errors import InputError, TrainingError
+from fastbsn.io.images import list_images, read_image
+
+SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}  # integer images map to [0, 1]; floats are taken as they are
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """[H, W] or [H, W, C] array -> [C, H, W] tensor of the same dtype (float64 becomes float32)."""
+    if image.ndim not in (2, 3) or image.size == 0:
+        raise InputError(f"training image has shape {image.shape}; expected [H, W] or [H, W, C] with at least one pixel")
+    image = image.astype(np.float32) if image.dtype == np.float64 else image
+    tensor = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1)))
+    if tensor.dtype not in SCALE and not tensor.is_floating_point():
+        raise InputError(f"training image has dtype {image.dtype}; expected uint8, uint16 or a float type")
+    if tensor.is_floating_point() and not tensor.isfinite().all():
+        raise InputError(f"training image has {int((~tensor.isfinite()).sum())} non-finite pixels; repair or remove the image")
+    return tensor
+
+
+@dataclass
+class ImageSet:
+    """Images [C, H, W] with one channel count; `aligned` sets (labels) are cropped at the same places."""
+
+    images: list[Tensor]
+    names: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise TrainingError("no training images: got an empty set; expected at least one image")
+        channels = {image.shape[0] for image in self.images}
+        if len(channels) > 1:
+            raise InputError(f"training images have {sorted(channels)} channels; expected one count: convert them or train on one kind")
+
+    @classmethod
+    def from_arrays(cls, arrays: Sequence[np.ndarray]) -> ImageSet:
+        return cls([to_tensor(a) for a in arrays], [str(i) for i in range(len(arrays))])
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> ImageSet:
+        paths = list_images(folder)
+        if not paths:
+            raise TrainingError(f"{folder}: no images found; expected PNG, JPEG, TIFF or .npy files")
+        return cls([to_tensor(read_image(p)) for p in paths], [p.name for p in paths])
+
+    @property
+    def channels(self) -> int:
+        return self.images[0].shape[0]
+
+    @property
+    def areas(self) -> Tensor:  # [images]
+        return torch.tensor([float(i.shape[1] * i.shape[2]) for i in self.images])
+
+    def at_least(self, size: int) -> ImageSet:
+        """The same set with images smaller than `size` pixels on a side extended by repeating their border."""
+
+        def extend(x: Tensor) -> Tensor:
+            bottom, right = max(0, size - x.shape[1]), max(0, size - x.shape[2])
+            if not (bottom or right):
+                return x
+            rows = torch.arange(x.shape[1] + bottom).clamp_max(x.shape[1] - 1)
+            cols = torch.arange(x.shape[2] + right).clamp_max(x.shape[2] - 1)
+            return x[:, rows[:, None], cols[None, :]]
+
+        return ImageSet([extend(x) for x in self.images], self.names)
+
+
+def to_unit(x: Tensor) -> Tensor:
+    """Stored dtype -> float32, integers scaled to [0, 1]."""
+    return x.float() / SCALE[x.dtype] if x.dtype in SCALE else x.float()
