@@ -11,8 +11,9 @@ import math
 import os
 from typing import Any
 
-import safetensors.torch
 import torch
+from safetensors.torch import load as deserialize
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from fastbsn.errors import InputError, WeightsError
@@ -97,7 +98,7 @@ def save_tensors(path: PathLike, tensors: dict[str, Tensor], header: dict[str, A
         raise WeightsError(f"{path}: the header cannot be stored: {error}; use strings, finite numbers, lists and dicts") from error
     # Clones, because safetensors refuses tensors that share memory or are not contiguous.
     stored = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
-    write_bytes(path, safetensors.torch.save(stored, metadata={KEY: text}))
+    write_bytes(path, serialize(stored, metadata={KEY: text}))
 
 
 def load_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -110,7 +111,7 @@ def load_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         data = read_bytes(path, MAX_FILE)
         header = _read_header(data)
-        return {name: tensor.clone() for name, tensor in safetensors.torch.load(data).items()}, header
+        return {name: tensor.clone() for name, tensor in deserialize(data).items()}, header
     except InputError:
         raise
     except Exception as error:  # safetensors documents no exceptions, and a damaged file provokes several kinds
