@@ -1,0 +1,170 @@
+"""The CUDA extension: fused blocks of the student in bfloat16. Also takes and returns uint8, uint16 and float16 frames."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastbsn.errors import BackendError, InputError
+from fastbsn.nets import UNet
+
+PATHS = ("portable", "reference")  # fastest first; "reference" uses plain CUDA cores and only on request
+SCALES = {
+    torch.uint8: ("uint8", 1 / 255),
+    torch.uint16: ("uint16", 1 / 65535),
+    torch.float16: ("float16", 1.0),
+    torch.float32: ("float32", 1.0),
+}
+GRAPH_PIXELS = 2**20  # up to this size launching the kernels one by one may take longer than running them
+PLANS = 16  # image sizes remembered
+
+
+def _extension() -> Any:
+    return import_module("fastbsn._C")
+
+
+def why_not(net: nn.Module, device: torch.device, dtype: torch.dtype, path: str = "portable") -> str | None:
+    """Why this backend cannot run `net`, as a sentence, or None.
+
+    Args:
+        net: to be run.
+        device: where.
+        dtype: of the arithmetic; the kernels have bfloat16 only.
+        path: "portable" (tensor cores, compute capability 8.0 and later) or "reference" (plain CUDA cores, slow).
+    """
+    if not isinstance(net, UNet):
+        return f"it runs the student (UNet) only, not {type(net).__name__}"
+    try:
+        extension = _extension()
+    except ImportError as error:
+        return f"the extension fastbsn._C is not installed ({error}); it is built on installation where nvcc is found"
+    try:
+        extension.device_count()
+        if device.type != "cuda":
+            return f"it needs a GPU, not device {device}"
+        if dtype != torch.bfloat16:
+            return f"its kernels compute in torch.bfloat16, not {dtype}"
+        config = net.config
+        return extension.why_not(config["in_channels"], config["channels"], config["depth"], path, device.index or 0) or None
+    except extension.CudaError as error:
+        return str(error)
+
+
+def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype, path: str = "portable") -> CudaUNet:
+    """Pack the weights of `net` once; later changes of `net` are not seen.
+
+    Raises:
+        BackendError: with the sentence of `why_not`.
+    """
+    refusal = why_not(net, device, dtype, path)
+    if refusal is not None:
+        raise BackendError(f"backend 'cuda': {refusal}; use backend='auto'")
+    assert isinstance(net, UNet)
+    return CudaUNet(net, torch.device("cuda", device.index or 0), path)
+
+
+class CudaUNet:
+    """A student on one GPU: `net(x)` denoises [N, C, H, W] and may be called from any thread, on any stream."""
+
+    def __init__(self, net: UNet, device: torch.device, path: str):
+        self.device, self.path, self.config = device, path, dict(net.config)
+        self._plans: OrderedDict[tuple[Any, ...], _Plan] = OrderedDict()
+        self._lock, self._done = threading.Lock(), torch.cuda.Event()
+        self._arena = torch.empty(0, dtype=torch.uint8, device=device)
+        smallest = self._network(1, 1, 1)
+        packed = torch.empty(smallest.weight_bytes, dtype=torch.uint8)
+        layers = [[t.detach().to("cpu", torch.float32).contiguous() for t in (layer.weight, layer.bias)] for layer in layers_of(net)]
+        smallest.pack([(weight.data_ptr(), bias.data_ptr()) for weight, bias in layers], packed.data_ptr())
+        self._weights = packed.to(device)
+
+    def _network(self, n: int, h: int, w: int) -> Any:
+        return _extension().Network(**self.config, batch=n, h=h, w=w, path=self.path, device=self.device.index)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Denoise.
+
+        Args:
+            x: [N, in_channels, H, W], any strides, uint8 or uint16 (full range = [0, 1]), float16 or float32; moved to the GPU if
+                it is elsewhere.
+
+        Returns:
+            The same shape and dtype on the GPU, contiguous; integers are rounded and clamped, floats are not.
+
+        Raises:
+            InputError: another shape or dtype.
+        """
+        if x.ndim != 4 or x.shape[1] != self.config["in_channels"] or x.dtype not in SCALES:
+            raise InputError(
+                f"got {tuple(x.shape)} of {x.dtype}; expected [N, {self.config['in_channels']}, H, W] of {', '.join(map(str, SCALES))}"
+            )
+        x = x.detach().to(self.device)
+        if x.numel() == 0:
+            return torch.empty_like(x, memory_format=torch.contiguous_format)
+        with self._lock, torch.cuda.device(self.device):
+            stream, capturing = torch.cuda.current_stream(), torch.cuda.is_current_stream_capturing()
+            plan = self._plan(x)
+            if not capturing:
+                stream.wait_event(self._done)  # the arena is in use until then
+            y = plan.replay(x) if plan.graph is not None and not capturing else self._launch(plan.network, x)
+            if not capturing:
+                self._done.record(stream)
+                if plan.graph is None and plan.uses > 0 and x.numel() <= GRAPH_PIXELS:
+                    self._capture(plan, x)
+                plan.uses += 1
+        return y
+
+    def _plan(self, x: Tensor) -> _Plan:
+        key = (*x.shape, x.dtype)
+        if key not in self._plans:
+            plan = _Plan(self._network(x.shape[0], x.shape[2], x.shape[3]))
+            if plan.network.arena_bytes > self._arena.numel():
+                torch.cuda.synchronize(self.device)
+                for other in self._plans.values():
+                    other.graph = None  # it points into the old arena
+                self._arena = torch.empty(0, dtype=torch.uint8, device=self.device)
+                self._arena = torch.empty(plan.network.arena_bytes, dtype=torch.uint8, device=self.device)
+            self._plans[key] = plan
+            if len(self._plans) > PLANS:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(key)
+        return self._plans[key]
+
+    def _launch(self, network: Any, x: Tensor, y: Tensor | None = None) -> Tensor:
+        y = torch.empty_like(x, memory_format=torch.contiguous_format) if y is None else y
+        name, scale = SCALES[x.dtype]
+        frames = [(t.data_ptr(), name, tuple(t.shape[2:]), t.stride(), scale) for t in (x, y)]
+        network.launch(self._arena.data_ptr(), self._weights.data_ptr(), *frames, torch.cuda.current_stream().cuda_stream)
+        return y
+
+    def _capture(self, plan: _Plan, x: Tensor) -> None:
+        plan.x = torch.empty_like(x, memory_format=torch.contiguous_format)
+        plan.y, plan.graph = torch.empty_like(plan.x), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(plan.graph, capture_error_mode="thread_local"):
+            self._launch(plan.network, plan.x, plan.y)
+
+
+class _Plan:
+    """The extension's plan of one image size and, once a size recurs, its CUDA graph between two fixed buffers."""
+
+    def __init__(self, network: Any):
+        self.network, self.uses = network, 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.x = self.y = torch.empty(0)
+
+    def replay(self, x: Tensor) -> Tensor:
+        assert self.graph is not None
+        self.x.copy_(x)
+        self.graph.replay()
+        return self.y.clone()
+
+
+def layers_of(net: UNet) -> list[Any]:
+    """The convolutions in the order in which the extension packs them."""
+    names = [f"enc{i}" for i in range(net.depth + 2)]
+    names += [f"dec{level}{part}" for level in range(net.depth - 1, -1, -1) for part in "ab"]
+    return [getattr(net, name) for name in (*names, "out")]
