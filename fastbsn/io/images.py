@@ -91,6 +91,7 @@ def write_image(path: str | os.PathLike[str], array: NDArray, quality: int = 95)
         StorageError: the write did not complete; the old file is intact.
     """
     path, array = Path(path), np.asarray(array)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)  # OpenCV would take the bytes as they are
     kind = _format(path)
     channels = (3,) if kind == "JPEG" else (3, 4)
     shape_fits = array.ndim == 2 or (array.ndim == 3 and (array.shape[2] in channels or kind == "NPY"))
