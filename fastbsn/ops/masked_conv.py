@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbsn.errors import InputError
+from fastbsn.ops import triton_masked_conv
+from fastbsn.ops.dispatch import compute_dtype, use_triton
 
 
 def kernel_size_of(weight: Tensor) -> int:
@@ -55,4 +57,6 @@ def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: b
     Raises:
         InputError: `weight` is not [O, C, k*k-1] with odd k.
     """
+    if use_triton(x, weight.shape[1], weight.shape[0]):
+        return triton_masked_conv.masked_conv2d(x.to(compute_dtype(x)), weight, bias, kernel_size_of(weight), relu)
     return masked_conv2d_reference(x, weight, bias, relu)

@@ -1,0 +1,105 @@
+"""Body of a light D-BSN branch (M residual modules) through the Triton kernels: the operator behind `modules.residual_modules`.
+
+w3 [M, C, C, 3, 3], w1 [M, C, C], bias [M, 2, C] (of the 3x3, of the 1x1). `saved` [2 M + 1, P, C] holds x, h, x, h, ..., y with
+h = ReLU(3x3 x); it is empty where nothing is to be differentiated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastbsn.ops.flat import Flat
+from fastbsn.ops.library import channels_last_like, define, enter, kernels, tap_major, tap_major_transposed
+
+
+def _flat(x: Tensor, dilation: int) -> Flat:
+    return Flat(x.shape[0], x.shape[2], x.shape[3], dilation, 1)
+
+
+def _forward(x: Tensor, outside: Tensor | None, w3: Tensor, w1: Tensor, bias: Tensor, dilation: int, save: bool) -> tuple[Tensor, Tensor]:
+    launch, modules, flat = kernels(), w3.shape[0], _flat(x, dilation)
+    s = torch.empty(2 * modules + 1 if save else 2, flat.positions, x.shape[1], dtype=x.dtype, device=x.device)
+    enter(flat, x, outside, s[0])
+    inside, bias = flat.inside(x.device, outside), bias.float().contiguous()
+    spatial, pointwise = tap_major(w3.flatten(3), x.dtype), tap_major(w1[..., None], x.dtype)
+    at = 0
+    for m in range(modules):
+        to = at + 2 if save else 1 - at
+        launch.residual(s[at], spatial[m], pointwise[m], bias[m], inside, s[to], flat.pitch, s[at + 1] if save else None)
+        at = to
+    return flat.unpack(s[at]), s if save else s.new_empty(0)
+
+
+def _forward_fake(
+    x: Tensor, outside: Tensor | None, w3: Tensor, w1: Tensor, bias: Tensor, dilation: int, save: bool
+) -> tuple[Tensor, Tensor]:
+    c = x.shape[1]
+    return channels_last_like(x, c), x.new_empty((2 * w3.shape[0] + 1, _flat(x, dilation).positions, c) if save else 0)
+
+
+def _backward(
+    grad: Tensor, saved: Tensor, outside: Tensor | None, w3: Tensor, w1: Tensor, dilation: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    launch, (modules, c), flat = kernels(), w3.shape[:2], _flat(grad, dilation)
+    g = saved.new_empty(3, flat.positions, c)  # dy, dh, dx; dy and dx change places
+    enter(flat, grad, outside, g[0])
+    inside = flat.inside(grad.device, outside)
+    spatial, pointwise = tap_major_transposed(w3.flatten(3), saved.dtype), tap_major_transposed(w1[..., None], saved.dtype)
+    dw = torch.empty(modules, 10, c, c, device=grad.device)
+    db = torch.empty(modules, 2, c, device=grad.device)
+    torch.sum(g[0], 0, dtype=torch.float32, out=db[-1, 1])
+    at = 0
+    for m in reversed(range(modules)):
+        to = 2 - at
+        hidden = launch.conv2d(g[at], pointwise[m], None, inside, g[1], flat.pitch, 1, gate=saved[2 * m + 1], sums=True)
+        torch.sum(hidden, 0, out=db[m, 0])
+        below = launch.conv2d(g[1], spatial[m], None, inside, g[to], flat.pitch, 3, residual=g[at], sums=m > 0)
+        if m > 0:
+            torch.sum(below, 0, out=db[m - 1, 1])
+        table = launch.residual_table(g.device, flat.positions, flat.pitch, at)
+        parts = launch.weight_gradients(saved[2 * m : 2 * m + 2].flatten(0, 1), g.flatten(0, 1), table, 10, flat.positions)
+        torch.sum(parts, 0, out=dw[m])
+        at = to
+    dw = dw.transpose(2, 3)  # entries are [C in, C out]
+    return flat.unpack(g[at]), dw[:, :9].permute(0, 2, 3, 1).reshape(w3.shape), dw[:, 9].contiguous(), db
+
+
+def _backward_fake(
+    grad: Tensor, saved: Tensor, outside: Tensor | None, w3: Tensor, w1: Tensor, dilation: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    new = lambda *shape: torch.empty(shape, device=grad.device)  # noqa: E731
+    m, c = w3.shape[:2]
+    return channels_last_like(grad.to(saved.dtype), c), new(*w3.shape), new(m, c, c), new(m, 2, c)
+
+
+residual_body = define(
+    "residual_body",
+    "(Tensor x, Tensor? outside, Tensor w3, Tensor w1, Tensor bias, int dilation, bool save) -> (Tensor, Tensor)",
+    _forward,
+    _forward_fake,
+)
+_residual_body_backward = define(
+    "residual_body_backward",
+    "(Tensor grad, Tensor saved, Tensor? outside, Tensor w3, Tensor w1, int dilation) -> (Tensor, Tensor, Tensor, Tensor)",
+    _backward,
+    _backward_fake,
+)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    _, outside, w3, w1, bias, ctx.dilation, _ = inputs
+    ctx.bias_dtype = bias.dtype
+    ctx.save_for_backward(output[1], outside, w3, w1)
+    ctx.set_materialize_grads(False)
+
+
+def _gradient(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
+    saved, outside, w3, w1 = ctx.saved_tensors
+    dx, d3, d1, db = _residual_body_backward(grad, saved, outside, w3, w1, ctx.dilation)
+    return dx, None, d3.to(w3.dtype), d1.to(w1.dtype), db.to(ctx.bias_dtype), None, None
+
+
+torch.library.register_autograd("fastbsn::residual_body", _gradient, setup_context=_setup)

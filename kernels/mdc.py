@@ -1,0 +1,119 @@
+"""The multiple-dilated-convolutions module of the paper D-BSN, two kernels per direction.
+
+Every activation of a branch is a slot of one array [slots * P, C] and is named by its first row; P is a multiple of BLOCK, so that a
+block never reaches the next slot. Matrices in `w1` [8 * C, C], applied as row vector @ matrix: a1, b1, c, join of a, join of b, join
+of c, t1, t2. Biases in `b_ptr` [8, C]: a1, a2, b1, b2, c, join, t1, t2.
+"""
+
+import triton
+import triton.language as tl
+
+from fastbsn.kernels.call import Call, Config, constants, width
+from fastbsn.kernels.tiles import bias_row, blocks, is_inside, relu, sum_taps
+
+KEPT = ("x", "a1", "b1", "a", "b", "c", "j", "u", "v")  # slots of a module that its backward pass reads
+A1, B1, CC, JA, JB, JC, T1, T2 = (tl.constexpr(i) for i in range(8))
+BIAS_A1, BIAS_A2, BIAS_B1, BIAS_B2, BIAS_C, BIAS_JOIN, BIAS_T1, BIAS_T2 = (tl.constexpr(i) for i in range(8))
+
+
+@triton.jit
+def mdc_first_kernel(
+    s,  # [slots * P, C] in blocks [BLOCK, CHUNK]
+    sn,  # the same in blocks [BLOCK, N]
+    w1,  # [8 * C, C]
+    b_ptr,  # [8, C] fp32
+    inside_ptr,  # [P] uint8
+    rows,  # of s
+    P,
+    x_row,  # first row of x
+    a1_row,  # first row of a1, with b1 behind it
+    C: tl.constexpr,
+    BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
+    N: tl.constexpr,
+    STAGES: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """a1 = inside * ReLU(1x1 x), b1 likewise: the halo of a 5x5 or 3x3 must read zero, not ReLU(bias)."""
+    s, sn, w1 = blocks(s, rows, C, BLOCK, CHUNK), blocks(sn, rows, C, BLOCK, N), blocks(w1, 8 * C, C, CHUNK, N)
+    p = tl.program_id(0) * BLOCK
+    inside = is_inside(inside_ptr, p, BLOCK)
+    for i in tl.static_range(2):
+        acc = tl.zeros([BLOCK, N], tl.float32)
+        acc = sum_taps(acc, s, w1, x_row + p, 0, (A1 + i) * C, C, 1, False, CHUNK, STAGES, PRECISION)
+        out = relu(acc + bias_row(b_ptr, (BIAS_A1 + 2 * i) * C, C, N))
+        sn.store([a1_row + i * P + p, 0], tl.where(inside, out, 0.0).to(sn.dtype))
+
+
+@triton.jit
+def mdc_rest_kernel(
+    s,  # [slots * P, C] in blocks [BLOCK, CHUNK]
+    sn,  # the same in blocks [BLOCK, N]
+    w5,  # [25 * C, C]
+    w3,  # [9 * C, C]
+    w1,  # [8 * C, C], in blocks [N, N]
+    wc,  # the same in blocks [CHUNK, CHUNK]
+    wj,  # the same in blocks [CHUNK, N]
+    b_ptr,  # [8, C] fp32
+    inside_ptr,  # [P] uint8
+    rows,  # of s
+    P,
+    pitch,
+    x_row,
+    a1_row,
+    keep_row,  # first row of six slots a, b, c, j, u, v, written if KEEP
+    y_row,
+    C: tl.constexpr,
+    KEEP: tl.constexpr,
+    BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
+    N: tl.constexpr,
+    STAGES: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """a = ReLU(5x5 a1), b = ReLU(3x3 b1), c = ReLU(1x1 x), j = ReLU(1x1 [a, b, c]), u = j + x, v = ReLU(1x1 u), y = ReLU(1x1 v)."""
+    s, sn = blocks(s, rows, C, BLOCK, CHUNK), blocks(sn, rows, C, BLOCK, N)
+    w5, w3 = blocks(w5, 25 * C, C, CHUNK, N), blocks(w3, 9 * C, C, CHUNK, N)
+    w1, wc, wj = blocks(w1, 8 * C, C, N, N), blocks(wc, 8 * C, C, CHUNK, CHUNK), blocks(wj, 8 * C, C, CHUNK, N)
+    p = tl.program_id(0) * BLOCK
+    keep = keep_row + p
+    acc = tl.zeros([BLOCK, N], tl.float32)
+    acc = sum_taps(acc, s, w5, a1_row + p, pitch, 0, C, 5, False, CHUNK, STAGES, PRECISION)
+    a = relu(acc + bias_row(b_ptr, BIAS_A2 * C, C, N)).to(s.dtype)
+    acc = tl.zeros([BLOCK, N], tl.float32)
+    acc = sum_taps(acc, s, w3, a1_row + P + p, pitch, 0, C, 3, False, CHUNK, STAGES, PRECISION)
+    b = relu(acc + bias_row(b_ptr, BIAS_B2 * C, C, N)).to(s.dtype)
+    joined = tl.dot(a, w1.load([JA * C, 0]), input_precision=PRECISION)
+    joined = tl.dot(b, w1.load([JB * C, 0]), joined, input_precision=PRECISION)
+    if KEEP:
+        sn.store([keep, 0], a)
+        sn.store([keep + P, 0], b)
+    for m in tl.static_range(0, C, CHUNK):  # the 1x1 path goes CHUNK columns at a time, which saves registers
+        part = tl.zeros([BLOCK, CHUNK], tl.float32)
+        for k in tl.static_range(0, C, CHUNK):
+            part = tl.dot(s.load([x_row + p, k]), wc.load([CC * C + k, m]), part, input_precision=PRECISION)
+        c = relu(part + bias_row(b_ptr, BIAS_C * C + m, C - m, CHUNK)).to(s.dtype)
+        joined = tl.dot(c, wj.load([JC * C + m, 0]), joined, input_precision=PRECISION)
+        if KEEP:
+            s.store([keep + 2 * P, m], c)
+    joined = relu(joined + bias_row(b_ptr, BIAS_JOIN * C, C, N))
+    if KEEP:
+        sn.store([keep + 3 * P, 0], joined.to(s.dtype))
+    u = (joined + sn.load([x_row + p, 0])).to(s.dtype)
+    v = relu(tl.dot(u, w1.load([T1 * C, 0]), input_precision=PRECISION) + bias_row(b_ptr, BIAS_T1 * C, C, N)).to(s.dtype)
+    if KEEP:
+        sn.store([keep + 4 * P, 0], u)
+        sn.store([keep + 5 * P, 0], v)
+    y = relu(tl.dot(v, w1.load([T2 * C, 0]), input_precision=PRECISION) + bias_row(b_ptr, BIAS_T2 * C, C, N))
+    sn.store([y_row + p, 0], tl.where(is_inside(inside_ptr, p, BLOCK), y, 0.0).to(s.dtype))
+
+
+def mdc_first_call(config: Config, c: int, precision: str = "ieee") -> Call:
+    tile, chunk, n = config.block, config.chunk, width(c)
+    return Call(mdc_first_kernel, config, dict(s=(tile, chunk), sn=(tile, n), w1=(chunk, n)), constants(config, precision, C=c, N=n))
+
+
+def mdc_rest_call(config: Config, c: int, keep: bool, precision: str = "ieee") -> Call:
+    tile, chunk, n = config.block, config.chunk, width(c)
+    shapes = dict(s=(tile, chunk), sn=(tile, n), w5=(chunk, n), w3=(chunk, n), w1=(n, n), wc=(chunk, chunk), wj=(chunk, n))
+    return Call(mdc_rest_kernel, config, shapes, constants(config, precision, C=c, N=n, KEEP=keep))

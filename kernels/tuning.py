@@ -1,0 +1,58 @@
+"""Block sizes by GPU architecture, kernel, channels and element size, from the checked-in table tuning.json.
+
+Nothing is timed unless asked: see tune.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastbsn.kernels.call import Config, width
+
+TABLE = Path(__file__).with_name("tuning.json")
+SHARED = {"sm_80": 163 * 1024, "sm_89": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}  # bytes per block
+TMA = ("sm_90", "sm_100")
+TUNED = (48, 64, 96, 128, 256)
+INTERPRETER = Config(128, 32, 4, 2)
+_forced: dict[str, Config] = {}
+
+
+def architecture(major: int, minor: int) -> str:
+    """The table column for a compute capability: by tensor-core generation and shared memory."""
+    if major == 8:
+        return "sm_80" if minor in (0, 7) else "sm_89"
+    return {9: "sm_90", 10: "sm_100"}.get(major, "sm_89")
+
+
+@cache
+def table() -> dict[str, Any]:
+    return json.loads(TABLE.read_text())
+
+
+@contextmanager
+def forced(**configs: Config) -> Iterator[None]:
+    """Use these configurations by kernel name ("all": for every kernel), for tests and for tuning."""
+    before = dict(_forced)
+    _forced.update(configs)
+    try:
+        yield
+    finally:
+        _forced.clear()
+        _forced.update(before)
+
+
+def config(kernel: str, arch: str, channels: int, itemsize: int) -> Config:
+    """Sizes for `kernel` at `channels`: the entry of the next tuned width, its chunk no wider than the channels need."""
+    chosen = _forced.get(kernel) or _forced.get("all")
+    if chosen is None:
+        if arch == "interpreter":
+            chosen = INTERPRETER
+        else:
+            near = next(c for c in TUNED if c >= channels)
+            chosen = Config(*table()[arch][f"{kernel}/{near}/{8 * itemsize}"])
+    return Config(chosen.block, min(chosen.chunk, width(channels)), chosen.warps, chosen.stages)

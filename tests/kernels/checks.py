@@ -1,0 +1,167 @@
+"""What every kernel must satisfy; run by the interpreter on a CPU (tests/kernels) and on hardware (tests/gpu).
+
+Tolerance: relative error against float64 at most twice PyTorch's own in the same dtype, plus one rounding of the dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fastbsn import ops
+from fastbsn.ops.flat import Flat
+
+GUARD = 64  # rows of NaN on both sides of an array
+KINDS = {
+    "residual": lambda c: [(c, 3), (c, 1)],
+    "mdc": lambda c: [(c, 1), (c, 5), (c, 1), (c, 3), (c, 1), (3 * c, 1), (c, 1), (c, 1)],
+}
+BODIES = {"residual": ops.residual_modules, "mdc": ops.mdc_modules}
+SINGLE = {"residual": ops.residual_module, "mdc": ops.mdc_module}
+
+
+def error(got: Tensor, exact: Tensor) -> float:
+    assert got.shape == exact.shape, f"{tuple(got.shape)} is not {tuple(exact.shape)}"
+    return ((got.double() - exact.double()).norm() / exact.double().norm().clamp_min(1e-30)).item()
+
+
+def assert_as_good(got: Tensor, own: Tensor, exact: Tensor, what: str = "") -> None:
+    ours, theirs = error(got, exact), error(own, exact)
+    bound = 2 * theirs + torch.finfo(own.dtype).eps
+    assert ours <= bound, f"{what}: relative error {ours:.2e}, PyTorch's own {theirs:.2e}, bound {bound:.2e}"
+
+
+def random_module(c: int, kind: str, device: str, dtype: torch.dtype = torch.float32) -> list[tuple[Tensor, Tensor]]:
+    """He-sized weights, and biases large enough that a halo of ReLU(bias) instead of zero would be seen."""
+    layers = [(torch.randn(c, ci, k, k) * math.sqrt(2 / (ci * k * k)), torch.randn(c) * 0.5) for ci, k in KINDS[kind](c)]
+    return [(w.to(device, dtype), b.to(device, dtype)) for w, b in layers]
+
+
+def _run(fn: Callable[..., Tensor], tensors: Sequence[Tensor], dtype: torch.dtype, backend: str) -> list[Tensor]:
+    """[output, gradients of the tensors] of fn in `dtype`, for a fixed output gradient."""
+    leaves = [t.detach().to(dtype).clone().requires_grad_() for t in tensors]
+    with ops.backend(backend):
+        y = fn(*leaves)
+    y.backward(torch.sin(torch.arange(y.numel(), device=y.device, dtype=torch.float64)).view(y.shape).to(y.dtype))
+    return [y.detach(), *(t.grad for t in leaves)]
+
+
+def check_operation(fn: Callable[..., Tensor], tensors: Sequence[Tensor], dtype: torch.dtype) -> None:
+    """Forward and backward of fn through Triton against float64, gradients of one operation taken together."""
+    rounded = [t.to(dtype) for t in tensors]
+    exact = _run(fn, rounded, torch.float64, "reference")
+    own = _run(fn, rounded, dtype, "reference")
+    got = _run(fn, rounded, dtype, "triton")
+    assert got[0].dtype == dtype
+    assert_as_good(got[0], own[0], exact[0], "output")
+    flat = [
+        torch.cat([t.double().flatten() / e.double().norm().clamp_min(1e-30) for t, e in zip(r[1:], exact[1:], strict=True)])
+        for r in (got, own, exact)
+    ]
+    assert_as_good(flat[0], flat[1].to(dtype), flat[2], "gradients")
+
+
+def check_masked_conv(n: int, c: int, o: int, h: int, w: int, k: int, dtype: torch.dtype, device: str, relu: bool = True) -> None:
+    x, bias = torch.randn(n, c, h, w, device=device), torch.randn(o, device=device)
+    weight = torch.randn(o, c, k * k - 1, device=device) / math.sqrt(c * k * k)
+    check_operation(lambda x, w, b: ops.masked_conv2d(x, w, b, relu), (x, weight, bias), dtype)
+
+
+def check_body(kind: str, n: int, c: int, h: int, w: int, modules: int, d: int, dtype: torch.dtype, device: str) -> None:
+    x = torch.randn(n, c, h, w, device=device)
+    parameters = [t for _ in range(modules) for pair in random_module(c, kind, device) for t in pair]
+    each = len(parameters) // modules
+
+    def body(x: Tensor, *flat: Tensor) -> Tensor:
+        pairs = list(zip(flat[::2], flat[1::2], strict=True))
+        return BODIES[kind](x, [pairs[m * each // 2 : (m + 1) * each // 2] for m in range(modules)], d)
+
+    check_operation(body, (x, *parameters), dtype)
+
+
+def check_module_on_phases(kind: str, n: int, c: int, h: int, w: int, d: int, dtype: torch.dtype, device: str) -> None:
+    """One module called as the networks call it: on phase images with `outside`."""
+    x, params = torch.randn(n, c, h, w, device=device).to(dtype), random_module(c, kind, device, dtype)
+    outside = ops.outside_extent(n, d, h, w, x.device)
+
+    def run(dtype: torch.dtype, backend: str) -> Tensor:
+        phases = ops.space_to_batch(x.to(dtype), d)
+        with ops.backend(backend), torch.no_grad():
+            y = SINGLE[kind](phases, [(w.to(dtype), b.to(dtype)) for w, b in params], 1, outside)
+        return ops.batch_to_space(y, d, h, w)
+
+    assert_as_good(run(dtype, "triton"), run(dtype, "reference"), run(torch.float64, "reference"))
+
+
+class Guarded:
+    """A [rows, columns] array of NaN with guard bands of NaN around it in memory."""
+
+    def __init__(self, rows: int, columns: int, dtype: torch.dtype, device: str):
+        self.whole = torch.full((rows + 2 * GUARD, columns), math.nan, dtype=dtype, device=device)
+        self.array = self.whole[GUARD:-GUARD]
+
+    def check_written(self, rows: slice = slice(None)) -> None:
+        assert self.whole[:GUARD].isnan().all() and self.whole[-GUARD:].isnan().all(), "written outside the array"
+        assert self.array[rows].isfinite().all(), "a position was not written, or read NaN from outside the array"
+
+
+def check_memory(c: int, o: int, flat: Flat, k: int, dtype: torch.dtype, device: str) -> None:
+    """Every kernel, between guard bands: reads nothing outside its arrays, writes all of them and nothing else, padding zero."""
+    from fastbsn.kernels import launch
+
+    def image(channels: int, slots: int = 1) -> Guarded:
+        g = Guarded(slots * flat.positions, channels, dtype, device)
+        g.array[: flat.positions] = flat.pack(torch.randn(flat.n, channels, flat.h, flat.w, device=device), dtype=dtype)
+        return g
+
+    def weight(rows: int, columns: int) -> Tensor:
+        g = Guarded(rows, columns, dtype, device)
+        return g.array.copy_(torch.randn(rows, columns) * 0.1)
+
+    inside, p = flat.inside(torch.device(device)), flat.positions
+    padding = inside == 0
+    x, residual, gate, y = image(c), image(o), image(o), Guarded(p, o, dtype, device)
+    bias = torch.randn(8, max(c, o), device=device)
+    arguments = dict(gate=gate.array, residual=residual.array, sums=True)
+    sums = launch.conv2d(x.array, weight((k * k - 1) * c, o), bias[0, :o], inside, y.array, flat.pitch, k, masked=True, **arguments)
+    y.check_written()
+    assert y.array[padding].eq(0).all() and sums.isfinite().all()
+    assert error(sums.sum(0), y.array.float().sum(0)) < 1e-2
+
+    x, h, y = image(c), Guarded(p, c, dtype, device), Guarded(p, c, dtype, device)
+    launch.residual(x.array, weight(9 * c, c), weight(c, c), bias[:2, :c].contiguous(), inside, y.array, flat.pitch, h.array)
+    h.check_written()
+    y.check_written()
+    assert y.array[padding].eq(0).all()
+
+    s = image(c, slots=10)
+    w5, w3, w1 = weight(25 * c, c), weight(9 * c, c), weight(8 * c, c)
+    slots = s.array.unflatten(0, (10, p))
+    launch.mdc_module(slots, w5, w3, w1, bias[:, :c].contiguous(), inside, flat.pitch, x=0, a1=1, y=9, keep=3)
+    s.check_written()
+    assert all(slots[i][padding].eq(0).all() for i in (1, 2, 9))
+    g = image(c, slots=11)
+    gradients = g.array.unflatten(0, (11, p))
+    launch.mdc_backward_module(slots, gradients, w5, w3, w1, flat.pitch, x=0, y=9, dy=0, t2=1, dx=10)
+    g.check_written()
+    assert all(gradients[i][padding].eq(0).all() for i in range(11))
+    table = launch.mdc_table(torch.device(device), p, flat.pitch)
+    assert launch.weight_gradients(s.array[: 9 * p], g.array, table, 42, p).isfinite().all()
+
+
+def check_repeats(fn: Callable[[], Tensor], repeats: int) -> None:
+    """Bit-equal results."""
+    first = fn()
+    for _ in range(repeats - 1):
+        assert torch.equal(fn(), first)
+
+
+def weight_gradients_twice_split(c: int, flat: Flat, dtype: torch.dtype, device: str) -> Tensor:
+    """Weight gradients of a 3x3 convolution, for `check_repeats`."""
+    from fastbsn.kernels import launch
+
+    x, z = (flat.pack(torch.ones(flat.n, c, flat.h, flat.w, device=device).cumsum(i) / 7, dtype=dtype) for i in (2, 3))
+    return launch.weight_gradients(x, z, launch.taps_table(x.device, flat.pitch, 3, False), 9, flat.positions).sum(0)

@@ -1,0 +1,68 @@
+"""Forward and backward of every operation through the kernels, against float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastbsn.kernels import launch, tuning
+from fastbsn.kernels.call import Config
+from fastbsn.ops.flat import Flat
+from tests.kernels import checks
+from tests.kernels.interpreter import DEVICE
+
+HALF, BF16, FULL = torch.float16, torch.bfloat16, torch.float32
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "o", "h", "w", "k", "dtype"),
+    [
+        (1, 8, 8, 1, 1, 3, FULL),
+        (2, 16, 24, 7, 5, 3, HALF),
+        (1, 24, 16, 13, 19, 5, HALF),
+        (3, 8, 8, 4, 6, 5, BF16),
+        (1, 16, 16, 14, 16, 3, FULL),  # 255 positions: one less than the blocks hold
+        (1, 8, 8, 15, 15, 3, HALF),  # 256 positions
+        (2, 8, 16, 11, 10, 3, BF16),  # 264 positions
+    ],
+)
+def test_masked_convolution(n, c, o, h, w, k, dtype):
+    checks.check_masked_conv(n, c, o, h, w, k, dtype, DEVICE, relu=(h + w) % 2 == 0)
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "h", "w", "modules", "d", "dtype"),
+    [
+        (1, 8, 1, 1, 1, 2, FULL),
+        (2, 24, 7, 5, 2, 2, HALF),
+        (1, 16, 13, 17, 2, 3, FULL),
+        (1, 48, 9, 6, 1, 3, BF16),
+        (1, 16, 30, 30, 1, 2, HALF),  # d divides
+    ],
+)
+def test_residual_modules(n, c, h, w, modules, d, dtype):
+    checks.check_body("residual", n, c, h, w, modules, d, dtype, DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "h", "w", "modules", "d", "dtype"),
+    [(1, 8, 1, 1, 1, 3, FULL), (2, 16, 7, 5, 2, 2, HALF), (1, 24, 5, 11, 1, 3, FULL), (1, 8, 6, 4, 1, 2, BF16)],
+)
+def test_mdc_modules(n, c, h, w, modules, d, dtype):
+    checks.check_body("mdc", n, c, h, w, modules, d, dtype, DEVICE)
+
+
+@pytest.mark.parametrize("kind", ["residual", "mdc"])
+def test_a_module_on_phases_of_different_extent(kind):
+    checks.check_module_on_phases(kind, 1, 16, 7, 8, 3, HALF, DEVICE)
+
+
+@pytest.mark.parametrize("tma", [True, False])
+def test_memory(tma, monkeypatch):
+    monkeypatch.setattr(launch, "TMA_IN_INTERPRETER", tma)
+    with tuning.forced(all=Config(64, 16, 4, 2)):
+        checks.check_memory(24, 40, Flat(2, 7, 9, 2, 2), 5, HALF, DEVICE)
+
+
+def test_split_sums_repeat_bit_equal():
+    checks.check_repeats(lambda: checks.weight_gradients_twice_split(8, Flat(1, 20, 24, 1, 1), HALF, DEVICE), 3)
