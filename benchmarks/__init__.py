@@ -1,0 +1,10 @@
+"""Benchmarks that decide: no speed without the parity gate passed on the same shape in the same run.
+
+python -m benchmarks.cpu          student against eager PyTorch and the classical denoisers, on a CPU (`make bench`)
+python -m benchmarks.gpu          everything a GPU is needed for, under 9 minutes (`make gpu`)
+python -m pytest benchmarks       all suites under pytest-benchmark
+python -m benchmarks.peers        other denoisers on the same images, speed and PSNR
+python -m benchmarks.ablation     what each part of the method is worth
+python -m benchmarks.speedrun     time from noisy images to a PSNR target
+python -m benchmarks.report       README tables and figures from benchmarks/results/*.json
+"""

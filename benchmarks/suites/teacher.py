@@ -1,0 +1,43 @@
+"""The teacher's blind-spot prediction mu, both variants at their published sizes.
+
+In float16 rather than bfloat16: mu is the image itself, and the 8 bits of a bfloat16 significand move it by more than 0.01 dB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from benchmarks.images import noisy_batches
+from benchmarks.measure import Case, Subject
+from benchmarks.subjects import flop_per_pixel, teacher, weight_bytes
+from benchmarks.suites import shape_name
+from benchmarks.versions import baselines, eager_fp32, own
+
+CHANNELS = 3
+SIZES = {
+    "tiny": [("light", (1, 48, 48))],
+    "cpu": [("light", (1, 256, 256))],
+    "gpu": [("paper", (1, 1056, 1056)), ("light", (1, 1056, 1056)), ("light", (1, 511, 509))],
+    "full": [(v, s) for v in ("paper", "light") for s in ((1, 256, 256), (16, 256, 256), (1, 511, 509), (1, 1056, 1056), (1, 2160, 3840))],
+}
+SMALL = {"width": 16, "modules": 2}
+
+
+def _subject(variant: str, size: tuple[int, int, int], small: bool, device: torch.device) -> Subject:
+    n, h, w = size
+    net = teacher(variant, CHANNELS, **(SMALL if small else {}))
+    clean, noisy = noisy_batches((n, CHANNELS, h, w), device)
+    pixels = n * h * w
+    flop = flop_per_pixel(net, CHANNELS) * pixels
+    return Subject(net, noisy, eager_fp32(net, device), clean, flop, 8 * CHANNELS * pixels + weight_bytes(net), pixels)
+
+
+def cases(scale: str) -> Sequence[Case]:
+    bf16 = {name: v for name, v in baselines("space-to-batch").items() if name.startswith("eager bf16")}
+    versions = baselines("space-to-batch", "float16") | bf16 | own(("float32", "float16", "bfloat16"))
+    return [
+        Case("teacher", f"{v} {shape_name(*size)}", versions, lambda device, v=v, size=size: _subject(v, size, scale == "tiny", device))
+        for v, size in SIZES[scale]
+    ]

@@ -1,0 +1,143 @@
+"""Result files as Markdown tables: what README shows and what the commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; every column but the first is right-aligned."""
+    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _number(value: float | None, digits: int, sign: bool = False) -> str:
+    return "" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def _ms(row: Row) -> str:
+    return f"{row['ms']:.3g} ({row['p20']:.3g} to {row['p80']:.3g})"
+
+
+def speed(rows: Sequence[Row]) -> str:
+    """Versions by case, with the speed-up over eager fp32 and over the fastest baseline; rows without a speed give their reason."""
+    lines = []
+    for case in dict.fromkeys((r["suite"], r["case"]) for r in rows):
+        mine = [r for r in rows if (r["suite"], r["case"]) == case]
+        baselines = {r["version"]: r["ms"] for r in mine if r["status"] == "measured" and r["baseline"]}
+        rivals = (baselines.get("eager fp32 NCHW"), min(baselines.values(), default=None))
+        for r in mine:
+            name = f"{r['suite']}: {r['case']}: {r['version']}"
+            if r["status"] == "measured":
+                ratios = [f"{ms / r['ms']:.2f}x" if ms else "" for ms in rivals]
+                roofline = f"{100 * r['roofline']:.0f}%" if "roofline" in r else ""
+                parity = (_number(r["psnr_difference"], 4, True), f"{r['error']:.1e}")
+                lines.append([name, _ms(r), *ratios, _number(r.get("mpixel_per_s"), 2), roofline, *parity])
+            elif r["status"] != "skipped":
+                lines.append([name, r["status"], "", "", "", "", _number(r.get("psnr_difference"), 4, True), r["reason"]])
+    columns = ["ms (p20 to p80)", "vs eager fp32", "vs best baseline", "Mpixel/s", "of roofline", "PSNR - fp32, dB", "relative error"]
+    return table(["version", *columns], lines)
+
+
+def _skipped(rows: Sequence[Row]) -> str:
+    reasons: dict[str, list[str]] = {}
+    for r in rows:
+        if r["status"] == "skipped":
+            reasons.setdefault(r["reason"], []).append(r["version"])
+    return "\n".join(f"Skipped: {', '.join(dict.fromkeys(names))}: {reason}." for reason, names in reasons.items())
+
+
+def machine(found: Row) -> str:
+    """One line: hardware, versions, commit, date."""
+    gpu = [f"{found['gpu']} (driver {found.get('driver')})"] if "gpu" in found else []
+    versions = ", ".join(f"{name} {version}" for name, version in found["packages"].items() if name in ("torch", "triton"))
+    return "; ".join([*gpu, found["cpu"], versions, f"commit {found['commit']}", found["date"]]) + "."
+
+
+def _methods(rows: Sequence[Row]) -> str:
+    lines = []
+    for r in rows:
+        told = "sigma known" if r["told_sigma"] else "blind"
+        minutes = f"{r['train_minutes']:g}" if r.get("train_minutes") else ""
+        psnr, seconds = (r["reason"], "") if "reason" in r else (f"{r['psnr']:.2f}", f"{r['seconds']:.3g}")
+        lines.append([r["method"], told, minutes, psnr, seconds])
+    return table(["method", "noise level", "training, minutes", "PSNR, dB", "seconds per image"], lines)
+
+
+def cpu(result: Row) -> str:
+    parts = [speed(result["rows"]), _skipped(result["rows"]), _methods(result["methods"])]
+    return "\n\n".join([*filter(None, parts), f"Student: {result['weights']}. {machine(result['machine'])}"])
+
+
+def gpu(result: Row) -> str:
+    sections = table(
+        ["section", "seconds", "result"],
+        [
+            [name, f"{s['seconds']:.0f}", s["status"] + (f": {s['reason']}" if s.get("reason") else "")]
+            for name, s in result["sections"].items()
+        ],
+    )
+    measured = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in result["ceilings"].items())
+    parts = [speed(result["rows"]) if result["rows"] else "", _skipped(result["rows"]), sections, f"Ceilings: {measured}."]
+    return "\n\n".join([*filter(None, parts), machine(result["machine"])])
+
+
+def peers(result: Row) -> str:
+    s = result["settings"]
+    note = f"{s['n']} images of {s['images']}, noise {s['noise']}, seed {s['seed']}, unclipped; one image at a time."
+    return "\n\n".join([_methods(result["methods"]), f"{note} {machine(result['machine'])}"])
+
+
+def ablation(result: Row) -> str:
+    lines = []
+    for r in result["rows"]:
+        gain = "" if r["gain"] is None else f"{r['gain']:+.2f} over {r['versus']}"
+        lines.append([r["question"], r["name"], r["noise"], _number(r["psnr"], 2), gain])
+    s = result["settings"]
+    note = f"Budget of every training: {s['budget']}; {s['images']} training images, {s['test']} test images; seed {s['seed']}."
+    return "\n\n".join([table(["question", "estimate", "noise", "PSNR, dB", "gain, dB"], lines), f"{note} {machine(result['machine'])}"])
+
+
+def speedrun(result: Row) -> str:
+    lines = []
+    for r in result["runs"]:
+        reached = "yes" if r["psnr"] >= r["target"] else "no"
+        lines.append(
+            [
+                r["track"],
+                f"{r['target']:.2f}",
+                f"{r['psnr']:.2f}",
+                reached,
+                f"{r['seconds']:.0f}",
+                str(len(r["seeds"])),
+                r["hardware"],
+                r["date"],
+            ]
+        )
+    return table(["track", "target, dB", "mean PSNR, dB", "reached", "seconds", "seeds", "hardware", "date"], lines)
+
+
+def evaluation(results: Sequence[Row]) -> str:
+    """Files of `fastbsn evaluate -o`."""
+    lines = [
+        [f"{r['set']} ({r['n']})", r["model"], r["noise"], _number(r["input_psnr"], 2), _number(r["psnr"], 2), _number(r["ssim"], 4)]
+        for r in results
+    ]
+    return table(["set (images)", "model", "noise", "input, dB", "PSNR, dB", "SSIM"], lines)
+
+
+TABLES: dict[str, Callable[[Any], str]] = {
+    "cpu": cpu,
+    "gpu": gpu,
+    "peers": peers,
+    "ablation": ablation,
+    "speedrun": speedrun,
+    "evaluation": evaluation,
+}
+
+
+def render(kind: str, result: Any) -> str:
+    return TABLES[kind](result)

@@ -1,0 +1,139 @@
+"""Ways to run a network. All take and return float32 [N, C, H, W] on the device, so that any can stand in for any other.
+
+Baselines get channels_last weights, `cudnn.benchmark`, and the residual of the student subtracted in float32.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.measure import Unavailable, Version
+from benchmarks.rewrites import PhaseUNet, fuse_conv_relu, in_strips, on_ops
+from benchmarks.timing import Run
+from fastbsn import backends
+from fastbsn.nets import DBSN, UNet
+
+MODES = {"compile": "max-autotune", "compile, no graphs": "max-autotune-no-cudagraphs"}
+LAYOUT = torch.channels_last
+SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+class Student(nn.Module):
+    """y - f(y) with f in `dtype`."""
+
+    def __init__(self, net: UNet, dtype: torch.dtype, device: torch.device, phases: bool):
+        super().__init__()
+        self.net = (PhaseUNet(net) if phases else copy.deepcopy(net)).to(device, dtype, memory_format=LAYOUT)
+        self.dtype = dtype
+
+    def forward(self, y: Tensor) -> Tensor:
+        (h, w), m = y.shape[-2:], self.net.multiple
+        x = F.pad(y, (0, -w % m, 0, -h % m), mode="replicate") if h % m or w % m else y
+        return y - self.net.residual(x.to(self.dtype, memory_format=LAYOUT))[..., :h, :w].float()
+
+
+class Mu(nn.Module):
+    """mu of a teacher in `dtype`; with `phases`, branches run space-to-batch."""
+
+    def __init__(self, net: DBSN, dtype: torch.dtype, device: torch.device, phases: bool):
+        super().__init__()
+        self.net, self.dtype, self.phases = copy.deepcopy(net).to(device, dtype, memory_format=LAYOUT), dtype, phases
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.to(self.dtype, memory_format=LAYOUT), phases=self.phases)[0].float()
+
+
+def module(net: nn.Module, dtype: torch.dtype, device: torch.device, phases: bool) -> nn.Module:
+    """`net` as float32 -> float32 with arithmetic in `dtype`, rewritten or not."""
+    kind = {UNet: Student, DBSN: Mu}.get(type(net))
+    if kind is not None:
+        return kind(net, dtype, device, phases)
+    return Cast(net, dtype, device)
+
+
+class Cast(nn.Module):
+    """Any other module, for instance a single operation."""
+
+    def __init__(self, net: nn.Module, dtype: torch.dtype, device: torch.device):
+        super().__init__()
+        self.net, self.dtype = copy.deepcopy(net).to(device, dtype, memory_format=LAYOUT), dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.to(self.dtype, memory_format=LAYOUT)).float()
+
+
+def _finish(run: Run, net: nn.Module) -> Run:
+    if isinstance(net, DBSN):
+        run = in_strips(run, net.radius, (3 if net.variant == "paper" else 2) * net.feature_channels)
+    return on_ops("reference", run)
+
+
+def eager_fp32(net: nn.Module, device: torch.device) -> Run:
+    net = copy.deepcopy(net).to(device)
+    return _finish((lambda x: net(x, phases=False)[0]) if isinstance(net, DBSN) else net, net)
+
+
+def eager(phases: bool, dtype: torch.dtype) -> Callable[[Any, torch.device], Run]:
+    return lambda net, device: _finish(module(net, dtype, device, phases), net)
+
+
+def conv_relu(phases: bool, dtype: torch.dtype) -> Callable[[Any, torch.device], Run]:
+    """Every convolution + ReLU as one cuDNN call; rewritten for each input shape at its first call."""
+
+    def make(net: nn.Module, device: torch.device) -> Run:
+        if isinstance(net, UNet):
+            raise Unavailable("the student's LeakyReLU is not the ReLU that cudnn_convolution_relu computes")
+        if device.type != "cuda":
+            raise Unavailable("needs a GPU: cudnn_convolution_relu is a cuDNN call")
+        plain, graphs = module(net, dtype, device, phases), {}
+
+        def run(x: Tensor) -> Tensor:
+            if x.shape not in graphs:
+                graphs[x.shape] = fuse_conv_relu(plain, x)
+            return graphs[x.shape](x)
+
+        return _finish(run, net)
+
+    return make
+
+
+def compiled(mode: str, phases: bool, dtype: torch.dtype) -> Callable[[Any, torch.device], Run]:
+    def make(net: nn.Module, device: torch.device) -> Run:
+        return _finish(torch.compile(module(net, dtype, device, phases), mode=mode, dynamic=False), net)
+
+    return make
+
+
+def backend(name: str, dtype: str) -> Callable[[Any, torch.device], Run]:
+    """One of fastbsn's own."""
+
+    def make(net: nn.Module, device: torch.device) -> Run:
+        what = backends.DTYPES[dtype]
+        refusal = backends.why_not(name, net, device, what)
+        if refusal is not None:
+            raise Unavailable(refusal)
+        run = backends.select(net, device, name, what)
+        return (lambda x: run(x)[0]) if isinstance(net, DBSN) else run
+
+    return make
+
+
+def baselines(rewrite: str, dtype: str = "bfloat16") -> dict[str, Version]:
+    """Every baseline, without and with `rewrite` ("phase upsample" or "space-to-batch") in plain PyTorch."""
+    found, what = {"eager fp32 NCHW": Version(eager_fp32, "float32", True)}, backends.DTYPES[dtype]
+    for phases, suffix in ((False, ""), (True, f", {rewrite}")):
+        makers = {"eager": eager(phases, what), "cudnn_convolution_relu": conv_relu(phases, what)}
+        makers |= {name: compiled(mode, phases, what) for name, mode in MODES.items()}
+        found |= {f"{name} {SHORT[dtype]}{suffix}": Version(make, dtype, True) for name, make in makers.items()}
+    return found
+
+
+def own(dtypes: tuple[str, ...] = ("bfloat16",)) -> dict[str, Version]:
+    """fastbsn's backends."""
+    return {f"fastbsn {name} {SHORT[d]}": Version(backend(name, d), d) for name in reversed(backends.NAMES) for d in dtypes}
