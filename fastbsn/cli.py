@@ -202,13 +202,18 @@ def _side_by_side(before: Any, after: Any, axes: str, data_range: float | None) 
 def denoise(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from fastbsn.denoiser import Denoiser
+
+    jobs = [(source, args.output / name) for source, name in _inputs(args.images)]
+    for source, target in jobs:
+        if source.resolve() == target.resolve():
+            raise InputError(f"{target} is the input itself; give another output folder with -o")
     denoisers: dict[str, Denoiser] = {}
+    if args.model != "auto":
+        denoisers[args.model] = Denoiser.from_pretrained(args.model, device=args.device, backend=args.backend)
     done, skipped, failed = 0, 0, []
-    for source, name in tqdm(_inputs(args.images), unit="image", disable=None):
-        target = args.output / name
+    for source, target in tqdm(jobs, unit="image", disable=None):
         if target.exists() and not args.overwrite:
-            if target.samefile(source) if source.exists() else False:
-                raise InputError(f"{target} is the input itself; give another output folder with -o")
             skipped += 1
             continue
         try:

@@ -17,11 +17,11 @@ def _version(package: str) -> str | None:
 
 
 def environment() -> dict[str, Any]:
-    """{"fastbsn", "python", "platform", "packages", "devices", "backends": {name: reason or None}, "models"}."""
+    """{"fastbsn", "python", "platform", "packages", "devices", "device", "dtype", "backends", "models"}; see `backends.status`."""
     import torch
 
     from fastbsn import __version__, backends
-    from fastbsn.denoiser import bundled_models
+    from fastbsn.denoiser import WEIGHTS
 
     devices = [
         f"cpu: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
@@ -35,8 +35,8 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "devices": devices,
-        "backends": backends.status(),
-        "models": bundled_models(),
+        **backends.status(),
+        "models": sorted(path.stem for path in WEIGHTS.glob("*.safetensors")),
     }
 
 
@@ -45,5 +45,7 @@ def render(found: dict[str, Any]) -> str:
     lines = [f"fastbsn {found['fastbsn']}, Python {found['python']}, {found['platform']}"]
     lines += [f"  {name} {version or 'not installed'}" for name, version in found["packages"].items()]
     lines += ["devices"] + [f"  {d}" for d in found["devices"]]
+    for choice in ("device", "dtype"):
+        lines.append(f"chosen {choice}: {found[choice][0]} ({found[choice][1]})")
     lines += ["backends"] + [f"  {name}: {reason or 'usable'}" for name, reason in found["backends"].items()]
     return "\n".join([*lines, "models", *(f"  {m}" for m in found["models"])])
