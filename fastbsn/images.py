@@ -66,15 +66,15 @@ def resolve_axes(shape: tuple[int, ...], tensor: bool, axes: str | None = None, 
         return "".join(letters)
     if n == 2:
         return "YX"
-    first, last = n > 2 and shape[0] in CHANNELS, n > 2 and shape[-1] in CHANNELS
+    if not 3 <= n <= 4:
+        raise InputError(f"{what}: expected at least the axes Y and X, named with axes= if there are more than 4, such as 'TZCYX'")
+    first, last = shape[0] in CHANNELS, shape[-1] in CHANNELS
     if n == 3 and last and not first:
         return "YXC"
     if n == 3 and first and not last and (tensor or shape[0] == 1):
         return "CYX"
     if n == 4 and tensor and shape[1] in CHANNELS and not last:
         return "TCYX"
-    if not 3 <= n <= 4:
-        raise InputError(f"{what}: expected at least the axes Y and X, named with axes= if there are more than 4, such as 'TZCYX'")
     raise InputError(f"{what} can be read in more than one way: {'; '.join(_readings(shape))}")
 
 

@@ -83,24 +83,25 @@ def plan(grid: Grid, tile: tuple[int, int]) -> list[Box]:
 
 
 def choose_tile(grid: Grid, pixels: int) -> tuple[int, int]:
-    """The tile (height, width) whose windows hold at most `pixels` and that computes the fewest pixels in all.
+    """The evenly spaced tile (height, width) whose windows hold at most `pixels` and that computes the fewest pixels in all.
 
     Where no window fits, the smallest tile.
     """
     m, o = grid.multiple, grid.overlap
-    best, cost = (m, m), math.inf
-    for rows in range(1, -(-grid.height // m) + 1):
-        h = -(-grid.height // (rows * m)) * m
-        tall = min(grid.height, h + 2 * o)
-        wide = pixels // tall
-        w = grid.width if wide >= grid.width else (wide - 2 * o) // m * m
-        if w < 1:
-            continue
-        w = -(-grid.width // (-(-grid.width // w) * m)) * m  # the same number of columns, evenly wide
-        total = -(-grid.height // h) * tall * -(-grid.width // w) * min(grid.width, w + 2 * o)
-        if total < cost:
-            best, cost = (h, w), total
-    return best
+
+    def steps(size: int) -> list[tuple[int, int, int]]:
+        """(tile side, longest window, sum of windows) for every number of tiles along a side."""
+        sides = sorted({-(-size // (count * m)) * m for count in range(1, -(-size // m) + 1)})
+        windows = [[min(size, start + side + o) - max(0, start - o) for start in range(0, size, side)] for side in sides]
+        return [(side, max(w), sum(w)) for side, w in zip(sides, windows, strict=True)]
+
+    fitting = (
+        (height_sum * width_sum, (h, w))
+        for h, height, height_sum in steps(grid.height)
+        for w, width, width_sum in steps(grid.width)
+        if height * width <= pixels
+    )
+    return min(fitting, default=(0, (m, m)))[1]
 
 
 def free_bytes(device: torch.device) -> int:
