@@ -161,5 +161,7 @@ def _rates(row: dict[str, Any], subject: Subject, ceilings: dict[str, Any] | Non
         rates |= {"gflop": round(subject.flop / 1e9, 3), "tflop_per_s": round(subject.flop / seconds / 1e12, 4)}
     if subject.flop and ceilings:
         floor = ceiling.floor_seconds(ceilings, subject.flop, subject.bytes, row["dtype"])
-        rates |= {"roofline": round(floor / seconds, 4), "mbyte": round(subject.bytes / 1e6, 3)} if floor else {}
+        rates |= {"roofline": round(floor / seconds, 4)} if floor else {}
+    if subject.bytes:
+        rates["mbyte"] = round(subject.bytes / 1e6, 4)
     return rates

@@ -72,17 +72,38 @@ def cpu(result: Row) -> str:
     return "\n\n".join([*filter(None, parts), f"Student: {result['weights']}. {machine(result['machine'])}"])
 
 
+def summary(rows: Sequence[Row]) -> str:
+    """One line per case: the fastest baseline, the fastest of fastbsn, and how many versions the gate refused."""
+    lines = []
+    for case in dict.fromkeys((r["suite"], r["case"]) for r in rows):
+        mine = [r for r in rows if (r["suite"], r["case"]) == case]
+        fastest = [
+            min((r for r in mine if r["status"] == "measured" and r["baseline"] is b), key=lambda r: r["ms"], default=None)
+            for b in (True, False)
+        ]
+        cells = [f"{r['version']} {r['ms']:.3g} ms" if r else "none" for r in fastest]
+        ratio = f"{fastest[0]['ms'] / fastest[1]['ms']:.2f}x" if all(fastest) else ""
+        bad = sum(r["status"] in ("refused", "failed") for r in mine)
+        lines.append([f"{case[0]}: {case[1]}", *cells, ratio, str(bad)])
+    return table(["case", "fastest baseline", "fastest of fastbsn", "speed-up", "refused or failed"], lines)
+
+
+def _sections(sections: Row) -> str:
+    def result(s: Row) -> str:
+        return s["status"] + (f": {s['reason']}" if s.get("reason") else "")
+
+    return table(["section", "seconds", "result"], [[name, f"{s['seconds']:.0f}", result(s)] for name, s in sections.items()])
+
+
 def gpu(result: Row) -> str:
-    sections = table(
-        ["section", "seconds", "result"],
-        [
-            [name, f"{s['seconds']:.0f}", s["status"] + (f": {s['reason']}" if s.get("reason") else "")]
-            for name, s in result["sections"].items()
-        ],
-    )
     measured = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in result["ceilings"].items())
-    parts = [speed(result["rows"]) if result["rows"] else "", _skipped(result["rows"]), sections, f"Ceilings: {measured}."]
+    parts = [speed(result["rows"]) if result["rows"] else "", _skipped(result["rows"]), f"Ceilings: {measured}." if measured else ""]
     return "\n\n".join([*filter(None, parts), machine(result["machine"])])
+
+
+def gpu_short(result: Row) -> str:
+    parts = [_sections(result["sections"]), summary(result["rows"]) if result["rows"] else ""]
+    return "\n\n".join([*filter(None, parts), machine(result["machine"]) if result["machine"] else ""])
 
 
 def peers(result: Row) -> str:

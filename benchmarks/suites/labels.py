@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.images import noisy_batches
 from benchmarks.measure import Case, Subject, Version
 from benchmarks.rewrites import on_ops
-from benchmarks.subjects import flop_per_pixel, teacher
+from benchmarks.subjects import flop_per_pixel, teacher, weight_bytes
 from benchmarks.suites import shape_name
 from benchmarks.timing import Run
 from fastbsn.nets import NoiseModel
@@ -44,8 +44,9 @@ def _maker(dtype: torch.dtype, plain: bool) -> Callable[[Any, torch.device], Run
 def _subject(size: tuple[int, int, int], small: bool, device: torch.device) -> Subject:
     networks, (n, h, w) = _networks(small), size
     clean, noisy = noisy_batches((n, CHANNELS, h, w), device)
-    flop = flop_per_pixel(networks["teacher"], CHANNELS) * n * h * w
-    return Subject(networks, noisy, _maker(torch.float32, True)(networks, device), clean, flop, 0, n * h * w)
+    pixels = n * h * w
+    flop, least = flop_per_pixel(networks["teacher"], CHANNELS) * pixels, 8 * CHANNELS * pixels + weight_bytes(networks["teacher"])
+    return Subject(networks, noisy, _maker(torch.float32, True)(networks, device), clean, flop, least, pixels)
 
 
 def cases(scale: str) -> Sequence[Case]:

@@ -1,0 +1,101 @@
+"""README tables and figures from benchmarks/results/*.json: `python -m benchmarks.report [--check | --compare OLD NEW]`.
+
+A table stands in README between `<!-- table:NAME -->` and `<!-- end -->` and comes from results/NAME.json; the kind of table is NAME
+up to its first dash, so that results/gpu-h100.json is a table of kind "gpu".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import draw
+from benchmarks.machine import ROOT
+from benchmarks.tables import TABLES, render
+from fastbsn.io.atomic import write_text
+
+RESULTS = ROOT / "benchmarks" / "results"
+MARKER = re.compile(r"<!-- table:(?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
+NOTICEABLE = 0.05  # of the time; below it, or below the noise floor of either run, a change is not reported
+
+
+def load(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def update(text: str, results: Path = RESULTS) -> str:
+    """`text` with every marked table rendered anew.
+
+    Raises:
+        FileNotFoundError: a marker without its result file.
+        KeyError: a marker of no known kind.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name.split("-")[0] not in TABLES:
+            raise KeyError(f"table:{name}; expected a name that begins with one of {', '.join(TABLES)}")
+        return f"<!-- table:{name} -->\n{render(name.split('-')[0], load(results / f'{name}.json'))}\n<!-- end -->"
+
+    return MARKER.sub(table, text)
+
+
+def disagreements(text: str, results: Path = RESULTS) -> list[str]:
+    """Names of tables in `text` that are not what their result files say."""
+    new = {m["name"]: m["body"] for m in MARKER.finditer(update(text, results))}
+    return [m["name"] for m in MARKER.finditer(text) if m["body"] != new[m["name"]]]
+
+
+def _speeds(result: dict[str, Any]) -> dict[tuple[str, str, str], tuple[float, float]]:
+    rows = [r for r in result["rows"] if r["status"] == "measured"]
+    return {(r["suite"], r["case"], r["version"]): (r["ms"], r.get("noise_floor", 0.0)) for r in rows}
+
+
+def compare(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], int]:
+    """Lines on rows whose time changed or that are gone, worst first, and the number of regressions."""
+    before, after = _speeds(old), _speeds(new)
+    changed = []
+    for key in before.keys() & after.keys():
+        ratio = after[key][0] / before[key][0]
+        if abs(ratio - 1) > max(NOTICEABLE, before[key][1], after[key][1]):
+            changed.append((ratio, key))
+    lines = [f"{ratio:.2f}x the time: {': '.join(key)}" for ratio, key in sorted(changed, reverse=True)]
+    reasons = {(r["suite"], r["case"], r["version"]): f"{r['status']} ({r['reason']})" for r in new["rows"] if r["status"] != "measured"}
+    gone = [f"no speed any more: {': '.join(key)}: {reasons[key]}" for key in sorted(before.keys() - after.keys()) if key in reasons]
+    return gone + lines, len(gone) + sum(ratio > 1 for ratio, _ in changed)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if README and results disagree")
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="two result files; exit code 1 on a regression")
+    args = parser.parse_args(argv)
+    if args.compare:
+        lines, regressions = compare(*(load(path) for path in args.compare))
+        print("\n".join([*lines, f"{len(lines)} changes, {regressions} regressions"]))
+        return int(regressions > 0)
+    text = args.readme.read_text()
+    if args.check:
+        wrong = disagreements(text, args.results)
+        print(
+            "README and results agree"
+            if not wrong
+            else f"README differs from the results: {', '.join(wrong)}; run python -m benchmarks.report"
+        )
+        return int(bool(wrong))
+    write_text(args.readme, update(text, args.results))
+    for path in sorted(args.results.glob("*.json")):
+        if path.stem.split("-")[0] in ("cpu", "gpu"):
+            for figure in draw(load(path), args.results, path.stem):
+                print(figure)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
