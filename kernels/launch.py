@@ -104,7 +104,7 @@ def mdc_module(
     inside: Tensor,  # [P] uint8
     pitch: int,
     x: int,  # slot
-    a1: int,  # first of two slots
+    a1: int,  # first of two slots; the slot before, if any, must end in zeros: the halo above the first row
     y: int,  # slot
     keep: int | None = None,  # first of six slots for the backward pass
 ) -> None:

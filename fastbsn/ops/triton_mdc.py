@@ -27,14 +27,14 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     launch, modules, flat = kernels(), w5.shape[0], _flat(x, dilation)
     s = torch.empty(KEPT * modules + 1 if save else 4, flat.positions, x.shape[1], dtype=x.dtype, device=x.device)
-    enter(flat, x, outside, s[0])
+    at = 0 if save else 2
+    enter(flat, x, outside, s[at])
     inside, bias = flat.inside(x.device, outside), bias.float().contiguous()
     m5, m3 = tap_major(w5.flatten(3), x.dtype), tap_major(w3.flatten(3), x.dtype)
     m1 = tap_major(w1[..., None], x.dtype).flatten(1, 2)
-    at = 0
     for m in range(modules):
-        to = at + KEPT if save else 3 - at
-        slots = dict(x=at, a1=at + 1, y=to, keep=at + 3) if save else dict(x=at, a1=1, y=to)
+        to = at + KEPT if save else 5 - at
+        slots = dict(x=at, a1=at + 1, y=to, keep=at + 3) if save else dict(x=at, a1=0, y=to)
         launch.mdc_module(s, m5[m], m3[m], m1[m], bias[m], inside, flat.pitch, **slots)
         at = to
     return flat.unpack(s[at]), s if save else s.new_empty(0)

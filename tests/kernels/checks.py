@@ -5,6 +5,7 @@ Tolerance: relative error against float64 at most twice PyTorch's own in the sam
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from fastbsn import ops
+from fastbsn.backends import triton
+from fastbsn.nets import DBSN
 from fastbsn.ops.flat import Flat
 
 GUARD = 64  # rows of NaN on both sides of an array
@@ -165,3 +168,38 @@ def weight_gradients_twice_split(c: int, flat: Flat, dtype: torch.dtype, device:
 
     x, z = (flat.pack(torch.ones(flat.n, c, flat.h, flat.w, device=device).cumsum(i) / 7, dtype=dtype) for i in (2, 3))
     return launch.weight_gradients(x, z, launch.taps_table(x.device, flat.pitch, 3, False), 9, flat.positions).sum(0)
+
+
+def random_teacher(variant: str, c: int, modules: int, inputs: int = 3) -> DBSN:
+    """Weights of He size, and biases that a wrong halo would show."""
+    net = DBSN(inputs, c, modules, variant).eval().requires_grad_(False)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, 0, math.sqrt(1.5 / p[0].numel()) if p.ndim > 1 else 0.2)
+    return net
+
+
+def check_teacher(variant: str, c: int, modules: int, shape: tuple[int, ...], dtype: torch.dtype, features: bool, device: str) -> None:
+    """The whole prepared network against float64."""
+    net, x = random_teacher(variant, c, modules, shape[1]).to(device), torch.rand(shape, device=device)
+    mu, got = triton.TritonDBSN(net, torch.device(device), dtype, features)(x)
+    exact = copy.deepcopy(net).double()(x.double())
+    with ops.backend("reference"):
+        own = net.to(dtype)(x.to(dtype))
+    assert mu.dtype == torch.float32 and (got is not None) == features
+    assert_as_good(mu, own[0], exact[0], "mu")
+    if got is not None:
+        assert_as_good(got, own[1], exact[1], "features")
+
+
+def check_blind_spot(variant: str, c: int, size: int, dtype: torch.dtype, device: str) -> None:
+    """NaN at pixel p of image p reaches that image's prediction, but not at p: every p at once."""
+    net = random_teacher(variant, c, 1, 1).to(device)
+    x = torch.rand(size * size, 1, size, size, device=device)
+    p = torch.arange(size * size, device=device)
+    x.view(size * size, -1)[p, p] = math.nan
+    mu, features = triton.TritonDBSN(net, torch.device(device), dtype, True)(x)
+    assert features is not None
+    for name, y in (("mu", mu), ("features", features)):
+        values = y.flatten(2)[p, :, p]
+        assert values.isfinite().all(), f"{name} at {values.isnan().any(1).nonzero().flatten().tolist()} depends on the pixel itself"
+        assert y.isnan().flatten(1).any(1).all(), f"{name}: a NaN pixel reached nothing"

@@ -1,0 +1,206 @@
+"""The teacher on an NVIDIA GPU through the Triton kernels, prepared for inference.
+
+Weights are packed and linear layers folded once, in float64; activations of a branch stay in the [P, C] layout of its phases from
+the masked convolution to the tail. One set of buffers and one CUDA graph per image size.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastbsn.errors import BackendError, InputError
+from fastbsn.nets import DBSN
+from fastbsn.nets.dbsn import DILATIONS, Branch
+from fastbsn.ops import dispatch
+from fastbsn.ops.flat import Flat
+from fastbsn.ops.library import tap_major
+from fastbsn.ops.modules import pointwise_matrices
+
+SIZES = 4  # image sizes remembered
+LIMIT = 2**31 - 1  # rows of an array: coordinates are 32 bits, addresses 64
+MAX_IN_CHANNELS = 31
+
+
+def why_not(net: nn.Module, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why this backend cannot run `net`, as a sentence, or None."""
+    if not isinstance(net, DBSN):
+        return f"it runs the teacher (DBSN) only, not {type(net).__name__}"
+    if net.config["blind_spot"] != "dilated":
+        return f"it runs the dilated blind spot, not blind_spot={net.config['blind_spot']!r}"
+    inputs, c = net.config["in_channels"], net.config["channels"]
+    if inputs > min(c, MAX_IN_CHANNELS):
+        return f"the image has {inputs} channels and the network {c}; expected at most {MAX_IN_CHANNELS}, and at most those of the network"
+    refusal = dispatch.why_not(device.type, device.index or 0, dtype, (c,))
+    if refusal is None and dtype == torch.float32 and device.type == "cuda":
+        return "float32 is for checking the kernels and slow; pass dtype='bfloat16' or 'float16', or backend='reference'"
+    return refusal
+
+
+def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype, features: bool = True) -> TritonDBSN:
+    """Pack the weights of `net` once; later changes of `net` are not seen.
+
+    Args:
+        net: DBSN.
+        device: where.
+        dtype: of activations and weights, float16 or bfloat16; sums are float32.
+        features: return the features too; without them one more layer of "paper" is folded away.
+
+    Raises:
+        BackendError: with the sentence of `why_not`.
+    """
+    refusal = why_not(net, device, dtype)
+    if refusal is not None:
+        raise BackendError(f"backend 'triton': {refusal}; use backend='auto'")
+    assert isinstance(net, DBSN)
+    return TritonDBSN(net, device, dtype, features)
+
+
+class TritonDBSN:
+    """net(x): float32 [N, C, H, W] -> (mu, features), float32; features is None if it was prepared without."""
+
+    def __init__(self, net: DBSN, device: torch.device, dtype: torch.dtype, features: bool):
+        self.config, self.light, self.features = dict(net.config), net.variant == "light", features
+        self.device, self.dtype, self.folded = device, dtype, net.variant == "paper" and not features
+        self.head, self.pointwise, self.tail = self._pack_ends(net)
+        self.branches = [self._pack_branch(branch) for branch in net.branches]
+        self._sizes: OrderedDict[tuple[int, ...], _Size] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        inputs = self.config["in_channels"]
+        if x.ndim != 4 or x.shape[1] != inputs or min(x.shape) < 1:
+            raise InputError(f"teacher: got an image of shape {tuple(x.shape)}; expected [N, {inputs}, H, W], not empty")
+        with self._lock, torch.inference_mode():
+            size = self._sizes.get(x.shape) or _Size(self, x.shape)
+            self._sizes[x.shape] = size
+            self._sizes.move_to_end(x.shape)
+            if len(self._sizes) > SIZES:
+                self._sizes.popitem(last=False)
+            return size.run(x)
+
+    def _to(self, x: Tensor) -> Tensor:
+        return x.detach().to(self.device, self.dtype).contiguous()
+
+    def _bias(self, *rows: Tensor) -> Tensor:
+        c = self.config["channels"]
+        return torch.stack([nn.functional.pad(r, (0, c - r.numel())) for r in rows]).detach().to(self.device, torch.float32)
+
+    def _pack_branch(self, branch: nn.Module) -> dict[str, Any]:
+        assert isinstance(branch, Branch)
+        masked, pre1, pre2 = branch.masked, branch.pre1, branch.pre2
+        packed: dict[str, Any] = {
+            "masked": self._to(tap_major(masked.weight, torch.float64)),
+            "pre": self._to(torch.cat([pre1.weight.flatten(1).T, pre2.weight.flatten(1).T])),
+            "bias": self._bias(masked.bias, pre1.bias, pre2.bias),
+            "modules": [],
+        }
+        for module in branch.body:
+            layers = [(layer.weight, layer.bias) for layer in module.children()]
+            bias = self._bias(*(b for _, b in layers))
+            spatial = [self._to(tap_major(w.flatten(2), torch.float64)) for w, _ in layers if w.shape[-1] > 1]
+            matrices = [layers[1][0].flatten(1)] if self.light else pointwise_matrices(layers)
+            packed["modules"].append((*spatial, self._to(torch.cat([m.T for m in matrices])), bias))
+        return packed
+
+    def _pack_ends(self, net: DBSN) -> tuple[Tensor, Tensor, Tensor]:
+        """Head [KX, C]; seven matrices [7 * C, C] and biases [7, C] of the tail, see kernels/ends.py."""
+        c, width = self.config["channels"], import_module("fastbsn.kernels.inference").packed_width(self.config["in_channels"])
+        bias = net.head.bias.detach().double()
+        high = bias.to(self.dtype).double()
+        rows = [net.head.weight.flatten(1).T.double()] * 2 + [high[None], (bias - high)[None]]
+        head = nn.functional.pad(torch.cat([r.to(rows[0].device) for r in rows]), (0, 0, 0, width - 2 * self.config["in_channels"] - 2))
+
+        def linear(layer: nn.Module) -> tuple[Tensor, Tensor]:
+            assert isinstance(layer, nn.Conv2d) and layer.bias is not None
+            return layer.weight.detach().flatten(1).double(), layer.bias.detach().double()
+
+        (post2, bias2), (post3, bias3) = (linear(branch.post) for branch in net.branches)  # type: ignore[arg-type]
+        join, bias_join = linear(net.join)
+        (t1, b1), (t2, b2), (t3, b3) = (linear(layer) for layer in (net.tail1, net.tail2, net.tail3))
+        join2, join3 = join.chunk(2, 1)
+        if not self.light:
+            bias_join = bias_join + join2 @ bias2 + join3 @ bias3
+            post2, post3 = join2 @ post2, join3 @ post3
+        if self.folded:
+            post2, post3, bias_join = t1 @ post2, t1 @ post3, t1 @ bias_join + b1
+        matrices = [nn.functional.pad(m.T, (0, c - m.shape[0], 0, c - m.shape[1])) for m in (post2, post3, join2, join3, t1, t2, t3)]
+        return self._to(head), self._to(torch.cat(matrices)), self._bias(bias2, bias3, bias_join, bias_join, b1, b2, b3)
+
+
+class _Size:
+    """Buffers, and on a GPU the CUDA graph, for images of one shape."""
+
+    def __init__(self, net: TritonDBSN, shape: torch.Size):
+        self.net, self.shape = net, shape
+        (n, inputs, h, w), c, device = shape, net.config["channels"], net.device
+        self.launch, self.ends = import_module("fastbsn.kernels.launch"), import_module("fastbsn.kernels.inference")
+        self.flats = [Flat(n, h, w, d, 1 if net.light else 2) for d in DILATIONS]
+        slots = 2 if net.light else 4
+        p2, p3 = (flat.positions for flat in self.flats)
+        if max(n * h * w, slots * max(p2, p3)) > LIMIT:
+            raise InputError(f"teacher: an image of shape {tuple(shape)} has too many pixels for 32-bit rows; run it in tiles")
+        # The result of the first branch stays in its last slot, at the end; the second branch reuses the rest.
+        buffer = torch.empty(max(slots * p2, p2 + slots * p3), c, dtype=net.dtype, device=device)
+        self.slots = [buffer[-slots * p2 :].view(slots, p2, c), buffer[: slots * p3].view(slots, p3, c)]
+        self.inside = [flat.inside(device) for flat in self.flats]
+        self.image = torch.empty(shape, device=device)
+        self.packed = torch.empty(n * h * w, self.ends.packed_width(inputs), dtype=net.dtype, device=device)
+        self.mu = torch.empty(shape, device=device)
+        self.features = torch.empty(n, c, h, w, device=device) if net.features else None
+        self.graph = self._capture() if device.type == "cuda" else None
+        self.done = torch.cuda.Event() if self.graph is not None else None
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        with torch.cuda.device(self.net.device):
+            self.image.zero_()
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):  # compiles the kernels
+                self._launch()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._launch()
+        return graph
+
+    def _launch(self) -> None:
+        net = self.net
+        self.ends.pack(self.image, self.packed)
+        for weights, flat, slots, inside, d in zip(net.branches, self.flats, self.slots, self.inside, DILATIONS, strict=True):
+            last, before = len(slots) - 1, len(slots) - 2
+            at = before if len(weights["modules"]) % 2 else last  # so that the result is in the last slot
+            geometry = (self.shape, flat.rows, flat.pitch, d)
+            self.ends.head(self.packed, net.head, weights["masked"], weights["pre"], weights["bias"], slots[at], *geometry)
+            for module in weights["modules"]:
+                to = last + before - at
+                if net.light:
+                    self.launch.residual(slots[at], *module, inside, slots[to], flat.pitch)
+                else:
+                    self.launch.mdc_module(slots, *module, inside, flat.pitch, x=at, a1=0, y=to)
+                at = to
+        first, second = self.flats
+        geometry = (first.rows, first.pitch, second.rows, second.pitch)
+        ends = (self.slots[0][-1], self.slots[1][-1])
+        self.ends.tail(ends, geometry, net.pointwise, net.tail, self.mu, self.features, net.light, net.folded)
+
+    def run(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.graph is None or self.done is None:
+            self.image.copy_(x)
+            self._launch()
+            return self._results()
+        with torch.cuda.device(self.net.device):
+            torch.cuda.current_stream().wait_event(self.done)  # the previous call may have come on another stream
+            self.image.copy_(x)
+            self.graph.replay()
+            results = self._results()
+            self.done.record()
+        return results
+
+    def _results(self) -> tuple[Tensor, Tensor | None]:
+        return self.mu.clone(), None if self.features is None else self.features.clone()

@@ -1,0 +1,187 @@
+"""The two ends of a D-BSN at inference: image -> phases of a branch, and both branches -> prediction and features.
+
+Phases of a branch with dilation D are stored as in tiles.py; the image is read and the outputs are written at full resolution.
+"""
+
+import triton
+import triton.language as tl
+
+from fastbsn.kernels.call import Call, Config, constants, width
+from fastbsn.kernels.tiles import bias_row, blocks, relu, tap_of
+
+
+@triton.jit
+def pack_kernel(
+    image_ptr,  # [N, IN, H, W] fp32
+    packed_ptr,  # [N * H * W, KX]
+    pixels,  # N * H * W
+    plane,  # H * W
+    IN: tl.constexpr,
+    KX: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Channels last, in two parts that add up to the float32 value, then two columns of ones, then zeros.
+
+    Columns of a product come in 16 anyway, so the image keeps its precision and the ones carry the bias of the first
+    layer (also in two parts) at no cost; a pixel outside the image, read as zeros, then has ReLU(0) = 0 after that layer.
+    """
+    i = (tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK))[:, None]
+    k = tl.arange(0, KX)[None, :]
+    known = (i < pixels) & (k < 2 * IN)
+    value = tl.load(image_ptr + (i // plane * IN + k % IN) * plane + i % plane, mask=known, other=0.0)
+    high = value.to(packed_ptr.dtype.element_ty).to(tl.float32)
+    low = tl.where(tl.abs(high) < float("inf"), value - high, 0.0)
+    ones = tl.where((k >= 2 * IN) & (k < 2 * IN + 2), 1.0, 0.0)
+    packed = tl.where(k < IN, high, tl.where(k < 2 * IN, low, ones))
+    tl.store(packed_ptr + i * KX + k, packed.to(packed_ptr.dtype.element_ty), mask=i < pixels)
+
+
+@triton.jit
+def head_kernel(
+    packed_ptr,  # [N * H * W, KX]
+    wh,  # [KX, C] head 1x1 with its bias in the rows of ones
+    wm,  # [(K * K - 1) * C, C] masked convolution
+    w1,  # [2 * C, C] the two 1x1 behind it
+    b_ptr,  # [3, C] fp32: masked convolution, the two 1x1
+    y,  # [P, C]
+    images,
+    height,
+    width,
+    rows,
+    pitch,
+    C: tl.constexpr,
+    D: tl.constexpr,
+    KX: tl.constexpr,
+    BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
+    N: tl.constexpr,
+    STAGES: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """y = ReLU(1x1(ReLU(1x1(ReLU(masked(ReLU(1x1 image))))))): the head is computed again for every tap, from KX columns instead of C."""
+    K: tl.constexpr = 2 * D - 1
+    wh, wm = blocks(wh, KX, C, KX, CHUNK), blocks(wm, (K * K - 1) * C, C, CHUNK, N)
+    w1, y = blocks(w1, 2 * C, C, N, N), blocks(y, tl.num_programs(0) * BLOCK, C, BLOCK, N)
+    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    phase = p // pitch // rows
+    py, px = p // pitch % rows * D + phase % (D * D) // D, p % pitch * D + phase % D
+    inside = (phase < images * D * D) & (py < height) & (px < width)
+    pixel = (phase // (D * D) * height + py).to(tl.int64) * width + px
+    k = tl.arange(0, KX)[None, :]
+    acc = tl.zeros([BLOCK, N], tl.float32)
+    for i in tl.range(0, K * K - 1, num_stages=STAGES):
+        tap = tap_of(i, K, True)
+        dy, dx = tap // K - K // 2, tap % K - K // 2
+        ok = inside & (py + dy >= 0) & (py + dy < height) & (px + dx >= 0) & (px + dx < width)
+        near = tl.load(packed_ptr + (pixel + dy * width + dx)[:, None] * KX + k, mask=ok[:, None], other=0.0)
+        for c in tl.static_range(0, C, CHUNK):
+            head = relu(tl.dot(near, wh.load([0, c]), input_precision=PRECISION)).to(y.dtype)
+            acc = tl.dot(head, wm.load([i * C + c, 0]), acc, input_precision=PRECISION)
+    out = relu(acc + bias_row(b_ptr, 0, C, N)).to(y.dtype)
+    out = relu(tl.dot(out, w1.load([0, 0]), input_precision=PRECISION) + bias_row(b_ptr, C, C, N)).to(y.dtype)
+    out = relu(tl.dot(out, w1.load([C, 0]), input_precision=PRECISION) + bias_row(b_ptr, 2 * C, C, N))
+    y.store([tl.program_id(0) * BLOCK, 0], tl.where(inside[:, None], out, 0.0).to(y.dtype))
+
+
+@triton.jit
+def _branch(
+    s_ptr,
+    wp,
+    known,
+    n,
+    py,
+    px,
+    rows,
+    pitch,
+    first,
+    C: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """[BLOCK, N] fp32: pixels of a branch [P, C] times the matrix that begins in row `first` of wp."""
+    row = ((n * D + py % D) * D + px % D) * rows + py // D
+    at = row.to(tl.int64) * pitch + px // D
+    acc = tl.zeros([BLOCK, N], tl.float32)
+    for c in tl.static_range(0, C, CHUNK):
+        k = c + tl.arange(0, CHUNK)[None, :]
+        a = tl.load(s_ptr + at[:, None] * C + k, mask=known & (k < C), other=0.0)
+        acc = tl.dot(a, wp.load([first + c, 0]), acc, input_precision=PRECISION)
+    return acc
+
+
+@triton.jit
+def tail_kernel(
+    s2_ptr,  # [P, C] branch of dilation 2
+    s3_ptr,  # [P, C] branch of dilation 3
+    w,  # [7 * C, C] in blocks [N, N]: of branch 2, of branch 3, join of 2, join of 3, three tail layers
+    wp,  # the same in blocks [CHUNK, N]
+    b_ptr,  # [7, C] fp32: of branch 2, of branch 3, join, unused, three tail layers
+    mu_ptr,  # [N, IN, H, W] fp32
+    features_ptr,  # [N, C, H, W] fp32, or None
+    pixels,  # N * H * W
+    height,
+    width,
+    rows2,
+    pitch2,
+    rows3,
+    pitch3,
+    IN: tl.constexpr,
+    C: tl.constexpr,
+    LIGHT: tl.constexpr,
+    FOLDED: tl.constexpr,  # the first tail layer is already in the matrices of the branches
+    BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Light: ReLU(1x1) per branch, join, ReLU, tail. Paper: the linear 1x1 of the branches are folded into the join."""
+    w, wp = blocks(w, 7 * C, C, N, N), blocks(wp, 7 * C, C, CHUNK, N)
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    plane = height.to(tl.int64) * width
+    known = (i < pixels)[:, None]
+    n, r = i // plane, i % plane
+    py, px = r // width, r % width
+    a2 = _branch(s2_ptr, wp, known, n, py, px, rows2, pitch2, 0, C, 2, BLOCK, CHUNK, N, PRECISION)
+    if LIGHT:
+        a2 = relu(a2 + bias_row(b_ptr, 0, C, N)).to(w.dtype)
+        a2 = tl.dot(a2, w.load([2 * C, 0]), input_precision=PRECISION)
+    a3 = _branch(s3_ptr, wp, known, n, py, px, rows3, pitch3, C, C, 3, BLOCK, CHUNK, N, PRECISION)
+    if LIGHT:
+        a3 = relu(a3 + bias_row(b_ptr, C, C, N)).to(w.dtype)
+        a3 = tl.dot(a3, w.load([3 * C, 0]), input_precision=PRECISION)
+    z = a2 + a3 + bias_row(b_ptr, 2 * C, C, N)
+    column = tl.arange(0, N)[None, :]
+    if features_ptr is not None:
+        tl.store(features_ptr + (n[:, None] * C + column) * plane + r[:, None], z, mask=known & (column < C))
+    if LIGHT:
+        z = relu(z)
+    if not FOLDED:
+        z = tl.dot(z.to(w.dtype), w.load([4 * C, 0]), input_precision=PRECISION) + bias_row(b_ptr, 4 * C, C, N)
+    z = relu(z).to(w.dtype)
+    z = relu(tl.dot(z, w.load([5 * C, 0]), input_precision=PRECISION) + bias_row(b_ptr, 5 * C, C, N)).to(w.dtype)
+    z = tl.dot(z, w.load([6 * C, 0]), input_precision=PRECISION) + bias_row(b_ptr, 6 * C, C, N)
+    tl.store(mu_ptr + (n[:, None] * IN + column) * plane + r[:, None], z, mask=known & (column < IN))
+
+
+def packed_width(in_channels: int) -> int:
+    """KX: columns of the packed image."""
+    return width(2 * in_channels + 2)
+
+
+def pack_call(config: Config, in_channels: int) -> Call:
+    return Call(pack_kernel, config, {}, dict(IN=in_channels, KX=packed_width(in_channels), BLOCK=config.block))
+
+
+def head_call(config: Config, c: int, d: int, in_channels: int, precision: str = "ieee") -> Call:
+    n, kx = width(c), packed_width(in_channels)
+    shapes = dict(wh=(kx, config.chunk), wm=(config.chunk, n), w1=(n, n), y=(config.block, n))
+    return Call(head_kernel, config, shapes, constants(config, precision, C=c, D=d, KX=kx, N=n))
+
+
+def tail_call(config: Config, c: int, in_channels: int, light: bool, folded: bool, precision: str = "ieee") -> Call:
+    n = width(c)
+    sizes = dict(IN=in_channels, C=c, LIGHT=light, FOLDED=folded, BLOCK=config.block, CHUNK=config.chunk, N=n, PRECISION=precision)
+    return Call(tail_kernel, config, dict(w=(n, n), wp=(config.chunk, n)), sizes)
