@@ -11,9 +11,9 @@
 #pragma once
 #include <cstdint>
 
-#ifdef __CUDACC__
+#if defined(__CUDACC__)
 #define FASTBSN_FN __host__ __device__ constexpr
-#else
+#elif !defined(FASTBSN_FN)
 #define FASTBSN_FN constexpr
 #endif
 
@@ -21,7 +21,7 @@ namespace fastbsn {
 
 struct Block {
     int up;     // channels of the coarser tensor that is upsampled, 0 if none; all channel counts are padded to 16
-    int skip;   // channels of the tensor at this resolution, 0 if none
+    int skip;   // channels of the tensor at this resolution, 0 if none; not together with an image
     int image;  // rows of the im2col matrix of the image, 9 * in_channels padded to 16 (32 at least), 0 if none
     int n[3];   // output channels of each stage, 0 if absent; the third, an image, is padded to 8
     bool pool;  // 2x2 max pool of the last stage
@@ -44,7 +44,7 @@ struct Operand {  // of one k-step: 16 rows of the weight matrix, all of one tap
 FASTBSN_FN int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // ---- tiles ----
-FASTBSN_FN int stages(const Block& b) { return 1 + (b.n[1] > 0) + (b.n[2] > 0); }
+FASTBSN_FN int stages(const Block& b) { return b.n[2] ? 3 : b.n[1] ? 2 : 1; }
 FASTBSN_FN int computed(const Block& b) { return b.width * b.rows; }
 FASTBSN_FN int valid_columns(const Block& b) { return b.width - 2 * (stages(b) - 1); }
 FASTBSN_FN int valid_rows(const Block& b, int steps) { return steps * b.rows - 2 * (stages(b) - 1); }
@@ -63,6 +63,7 @@ FASTBSN_FN Pixel pixel(const Block& b, int stage, int m) {
 FASTBSN_FN int pitch(const Block& b) { return b.width / 2 + 2; }  // pixels of one parity in a row
 FASTBSN_FN int ring(const Block& b) { return b.rows + 2; }        // rows of a ring at this resolution
 FASTBSN_FN int coarse_ring(const Block& b) { return b.rows / 2 + 1; }
+constexpr int KEPT = 2, COARSE_KEPT = 1;                          // first rows of a step that the step before had already
 FASTBSN_FN int slot(const Block& b, int step, int v) { return (step * b.rows + v + ring(b)) % ring(b); }  // v >= -2
 FASTBSN_FN int coarse_slot(const Block& b, int step, int row) { return (step * (b.rows / 2) + row) % coarse_ring(b); }
 
@@ -77,16 +78,17 @@ FASTBSN_FN int coarse_octets(const Block& b) { return coarse_ring(b) * (b.up / 8
 FASTBSN_FN int columns_octets(const Block& b) { return b.image / 8 * computed(b); }
 
 struct Layout {  // first octet of each part
-    int coarse, skip, columns, middle[2], weights, end;
+    int coarse, skip, columns, first, second, weights, end;
+    FASTBSN_FN int middle(int stage) const { return stage ? second : first; }
 };
 FASTBSN_FN int chunk_octets(const Block& b) { return 8 * b.n[0]; }  // one k-step of four phases, or four of one
 FASTBSN_FN Layout layout(const Block& b, int chunks) {
     Layout at{};
     at.skip = at.coarse + coarse_octets(b);
     at.columns = at.skip + fine_octets(b, b.skip);
-    at.middle[0] = at.columns + columns_octets(b);
-    at.middle[1] = at.middle[0] + (stages(b) > 1 ? fine_octets(b, b.n[0]) : 0);
-    at.weights = at.middle[1] + (stages(b) > 2 ? fine_octets(b, b.n[1]) : 0);
+    at.first = at.columns + columns_octets(b);
+    at.second = at.first + (stages(b) > 1 ? fine_octets(b, b.n[0]) : 0);
+    at.weights = at.second + (stages(b) > 2 ? fine_octets(b, b.n[1]) : 0);
     at.end = at.weights + chunks * chunk_octets(b);
     return at;
 }
@@ -111,17 +113,20 @@ FASTBSN_FN int weight_at(const Block& b, int segment, int k, int q, int half, in
     const int N = b.n[stage_of(segment)];
     return segment_at(b, segment) + k * step_octets(b, segment) + (q * 2 + half) * N + n;
 }
-FASTBSN_FN int bias_at(const Block& b, int stage) { return (stage > 0 ? b.n[0] : 0) + (stage > 1 ? b.n[1] : 0); }
-FASTBSN_FN int bias_count(const Block& b) { return b.n[0] + b.n[1] + b.n[2]; }
+FASTBSN_FN int bias_at(const Block& b, int stage) {
+    int at = 0;
+    for (int s = 0; s < stage; ++s) at += b.n[s];
+    return at;
+}
+FASTBSN_FN int bias_count(const Block& b) { return bias_at(b, stages(b)); }
 
 FASTBSN_FN Operand operand(const Block& b, int segment, int k) {
     if (segment == 0) {
         const int per_tap = b.up / 16, tap = k / per_tap;
         return {COARSE, tap >> 1, tap & 1, 2 * (k % per_tap)};
     }
-    const int per_tap = (segment == 1 ? b.skip : b.n[segment - 2]) / 16;
-    if (k >= 9 * per_tap) return {COLUMNS, 0, 0, 2 * (k - 9 * per_tap)};
-    const int tap = k / per_tap;
+    if (segment == 1 && b.image) return {COLUMNS, 0, 0, 2 * k};
+    const int per_tap = (segment == 1 ? b.skip : b.n[segment - 2]) / 16, tap = k / per_tap;
     return {FINE, tap / 3 - 1, tap % 3 - 1, 2 * (k % per_tap)};
 }
 

@@ -78,7 +78,7 @@ float weight_value(const Op& op, const Layer& layer, int segment, int k, int q, 
 
 int64_t shared_bytes(const Block& block, Path path) {
     const Layout at = layout(block, path == HOPPER ? 4 : 2);
-    return 16 * int64_t(path == REFERENCE ? at.weights - at.middle[0] : at.end);
+    return 16 * int64_t(path == REFERENCE ? at.weights - at.first : at.end);
 }
 
 std::string Plan::why_not(Config config, Path path, int64_t shared) {

@@ -65,7 +65,7 @@ struct Portable {
             constexpr int octets = B.skip / 8, columns = B.width + 2;
             for (int i = threadIdx.x; i < ring(B) * octets * columns; i += THREADS) {
                 const int u = i % columns, octet = i / columns % octets, v = i / columns / octets;
-                if (step > 0 && v < 2) continue;
+                if (step > 0 && v < KEPT) continue;
                 const int y = t.ys + step * B.rows + v, x = t.xs + u;
                 const bool valid = inside(p, y, x);
                 const uint16_t* from = p.skip.data + (valid ? 8 * tensor_at(octets, p.h, p.w, t.n, octet, y, x) : 0);
@@ -77,7 +77,7 @@ struct Portable {
             const int h = p.coarse.h, w = p.coarse.w;
             for (int i = threadIdx.x; i < coarse_ring(B) * octets * columns; i += THREADS) {
                 const int column = i % columns, octet = i / columns % octets, row = i / columns / octets;
-                if (step > 0 && row < 1) continue;
+                if (step > 0 && row < COARSE_KEPT) continue;
                 const int y = (t.ys + step * B.rows) / 2 + row, x = t.xs / 2 + column;
                 const bool valid = y >= 0 && y < h && x >= 0 && x < w;
                 const uint16_t* from = p.coarse.data + (valid ? 8 * tensor_at(octets, h, w, t.n, octet, y, x) : 0);
@@ -111,7 +111,7 @@ struct Portable {
             const int cell = m % (M / 4), r = cell / (B.width / 2), i = cell % (B.width / 2);
             return at(AT.coarse + coarse_at(B, coarse_slot(B, step, r + o.dy), o.octet + half, i + o.dx + pixel_of_lane));
         } else {
-            constexpr int base = stage == 0 ? AT.skip : AT.middle[stage - 1], channels = stage == 0 ? B.skip : B.n[stage - 1];
+            constexpr int base = stage == 0 ? AT.skip : AT.middle(stage - 1), channels = stage == 0 ? B.skip : B.n[stage - 1];
             const Pixel first = pixel(B, stage, m);
             return at(base + fine_at(B, channels, slot(B, step, first.v + o.dy), o.octet + half, first.u + o.dx) + pixel_of_lane);
         }
@@ -160,7 +160,7 @@ struct Portable {
             for (int half = 0; half < 2; ++half) {
                 const int u = first.u + 2 * (lane / 4 + 8 * half);
                 const bool zero = !inside(p, t.ys + step * B.rows + first.v, t.xs + u);  // the padding is of the activation
-                const uint32_t to = at(AT.middle[STAGE] + fine_at(B, B.n[STAGE], slot(B, step, first.v), first_n(STAGE) / 8, u)) + lane % 4 * 4;
+                const uint32_t to = at(AT.middle(STAGE) + fine_at(B, B.n[STAGE], slot(B, step, first.v), first_n(STAGE) / 8, u)) + lane % 4 * 4;
 #pragma unroll
                 for (int i = 0; i < NT; ++i) {
                     const float* bias = p.bias + bias_at(B, STAGE) + first_n(STAGE) + i * 8 + lane % 4 * 2;

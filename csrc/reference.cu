@@ -10,7 +10,7 @@ struct Barrier {
     __device__ void operator()() const { __syncthreads(); }
 };
 
-static __global__ void __launch_bounds__(THREADS) reference(const __grid_constant__ Block block, const __grid_constant__ Params p) {
+static __global__ void __launch_bounds__(THREADS, 1) reference(const __grid_constant__ Block block, const __grid_constant__ Params p) {
     extern __shared__ uint16_t middle[];
     for (int64_t index = blockIdx.x; index < tiles(p); index += gridDim.x)
         run_tile(block, p, index, middle, threadIdx.x, THREADS, Barrier{});

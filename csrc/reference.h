@@ -65,20 +65,20 @@ template <class Sync>
 FASTBSN_HD void run_tile(const Block& b, const Params& p, int64_t index, uint16_t* middle, int thread, int threads, Sync sync) {
     const Tile t = tile(b, p, index);
     const int last = stages(b) - 1;
-    uint16_t* const rings[2] = {middle, middle + 8 * (last > 0 ? fine_octets(b, b.n[0]) : 0)};
+    const auto ring_of = [&](int stage) { return stage == 0 ? middle : middle + 8 * fine_octets(b, b.n[0]); };
     for (int step = 0; step < p.steps; ++step) {
         for (int stage = 0; stage < last; ++stage) {
             for (int i = thread; i < computed(b) * b.n[stage]; i += threads) {
                 const int m = i / b.n[stage], n = i % b.n[stage], q = m / (computed(b) / 4);
                 const Pixel at = pixel(b, stage, m);
                 const bool zero = !inside(p, t.ys + step * b.rows + at.v, t.xs + at.u);  // the padding is of the activation
-                const float value = zero ? 0 : leaky(convolution(b, p, t, stage ? rings[stage - 1] : nullptr, stage, step, q, at, n));
-                rings[stage][8 * fine_at(b, b.n[stage], slot(b, step, at.v), n / 8, at.u) + n % 8] = to_bf16(value);
+                const float value = zero ? 0 : leaky(convolution(b, p, t, stage ? ring_of(stage - 1) : nullptr, stage, step, q, at, n));
+                ring_of(stage)[8 * fine_at(b, b.n[stage], slot(b, step, at.v), n / 8, at.u) + n % 8] = to_bf16(value);
             }
             sync();
         }
         for (int i = thread; i < computed(b) / 4 * b.n[last]; i += threads)
-            finish(b, p, t, last ? rings[last - 1] : nullptr, step, i / b.n[last], i % b.n[last]);
+            finish(b, p, t, last ? ring_of(last - 1) : nullptr, step, i / b.n[last], i % b.n[last]);
         sync();
     }
 }

@@ -1,21 +1,7 @@
 // The tensor-core kernels on an emulated GPU against the CPU executor, block by block; for tests/csrc/test_kernels.py.
-#include "emulate.h"
-//
-#include "../../csrc/host.h"
-#include "../../csrc/instances.h"
-#include "../../csrc/portable.h"
+#include "emulated.h"
 
 using namespace fastbsn;
-
-static void run_emulated(const Op& op, unsigned grid, unsigned seed) {
-    const bool found = dispatch<PORTABLE_BLOCKS>(op.block, [&]<int I>() {
-        using Kernel = Portable<PORTABLE_BLOCKS[I]>;
-        for (unsigned index = 0; index < grid; ++index)
-            emulate::run(index, grid, Kernel::THREADS, Kernel::SHARED_BYTES, seed + index,
-                         [&] { Kernel(op.params, emulate::block->shared.data()).run(); });
-    });
-    if (!found) emulate::fail("no kernel for a block of the plan");
-}
 
 // Largest difference between the two executions of one block, on the same inputs, relative to the largest value; NaN if either has one.
 template <class T, class F>

@@ -1,0 +1,124 @@
+"""The extension as setup.py builds it: what the compiler reports, import without a driver, and installation without nvcc."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import setuptools
+import torch
+
+from fastbsn.backends import cuda
+from fastbsn.errors import BackendError
+from fastbsn.nets import DBSN, UNet
+
+from .conftest import ROOT
+
+ARCHS = os.environ.get("FASTBSN_ARCHS", "80;86;89;90a;100;120").split(";")  # fewer make the build shorter
+KERNEL = re.compile(
+    r"Compiling entry function '(\w+)' for 'sm_(\w+)'\n.*?\n\s*(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n"
+    r".*?Used (\d+) registers"
+)
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The extension, and what the compiler said."""
+    if not (shutil.which("nvcc") or Path("/usr/local/cuda/bin/nvcc").is_file() or "CUDA_HOME" in os.environ):
+        pytest.skip("no nvcc: the package installs without the extension, so there is nothing to compile")
+    folder = tmp_path_factory.mktemp("extension")
+    flags = {"FASTBSN_CUDA": "1", "FASTBSN_ARCHS": ";".join(ARCHS), "NVCC_APPEND_FLAGS": "-Xptxas=-v"}
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(folder / "lib"), "--build-temp", str(folder / "temp")]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **flags}, capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert f"fastbsn: with the CUDA extension for sm_{', sm_'.join(ARCHS)}" in done.stdout
+    return next((folder / "lib/fastbsn").glob("_C*")), done.stdout + done.stderr
+
+
+@pytest.fixture
+def extension(build: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("fastbsn._C", build[0])
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, "fastbsn._C", module)
+    return module
+
+
+def test_no_kernel_spills_on_any_architecture(build: tuple[Path, str]) -> None:
+    report = build[1]
+    kernels = KERNEL.findall(report)
+    per_arch = Counter(arch for _, arch, *_ in kernels)
+    assert set(per_arch) == set(ARCHS) and report.count("Compiling entry function") == len(kernels)
+    for name, arch, stack, stores, loads, registers in kernels:
+        assert (stack, stores, loads) == ("0", "0", "0"), (
+            f"{name} for sm_{arch} uses {stack} bytes of stack, spills {stores} + {loads} bytes"
+        )
+        assert int(registers) <= 255
+    for warning in ("C7508", "C7512", "C7519", "warning"):
+        assert warning not in report, report[max(0, report.find(warning) - 500) :][:1000]
+
+
+def test_import_needs_neither_torch_nor_driver(build: tuple[Path, str]) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import _C\n"
+        "assert 'torch' not in sys.modules\n"
+        "try: print('GPUs:', _C.device_count())\n"
+        "except _C.CudaError as error: assert isinstance(error, RuntimeError); print('refused:', error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(build[0].parent)], capture_output=True, text=True, check=True)
+    if not torch.cuda.is_available():
+        assert re.search(r"refused: counting GPUs: .*(driver|device).* \(CUDA error \d+\)", done.stdout), done.stdout
+    libraries = subprocess.run(["ldd", str(build[0])], capture_output=True, text=True, check=True).stdout
+    assert "cuda" not in libraries and "torch" not in libraries
+
+
+def test_refusals_of_the_backend(extension: ModuleType) -> None:
+    cpu, bf16 = torch.device("cpu"), torch.bfloat16
+    assert "UNet" in (cuda.why_not(DBSN(channels=8, modules=1), cpu, bf16) or "")
+    reason = cuda.why_not(UNet(), cpu, bf16)
+    assert reason and ("CUDA error" in reason or "needs a GPU" in reason)
+    with pytest.raises(BackendError, match="use backend='auto'"):
+        cuda.prepare(UNet(), cpu, bf16)
+    assert extension.archs == ",".join(ARCHS)
+
+
+def test_missing_extension_is_a_reason_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastbsn._C", None)
+    reason = cuda.why_not(UNet(), torch.device("cuda"), torch.bfloat16)
+    assert reason and reason.startswith("the extension fastbsn._C is not installed")
+
+
+def run_setup(monkeypatch: pytest.MonkeyPatch, wish: str) -> dict[str, Any]:
+    """The arguments that setup.py gives to setuptools on a machine without nvcc."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **arguments: given.update(arguments))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(Path, "is_file", lambda self: False)
+    monkeypatch.setenv("FASTBSN_CUDA", wish)
+    runpy.run_path(str(ROOT / "setup.py"))
+    return given
+
+
+@pytest.mark.parametrize("wish, why", [("auto", "no nvcc"), ("0", "FASTBSN_CUDA=0")])
+def test_without_nvcc_the_package_installs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wish: str, why: str
+) -> None:
+    given = run_setup(monkeypatch, wish)
+    assert given["ext_modules"] == [] and "fastbsn" in given["packages"] and given["package_dir"] == {"fastbsn.kernels": "kernels"}
+    assert capsys.readouterr().out == f"fastbsn: without the CUDA extension ({why})\n"
+
+
+def test_demanded_without_nvcc_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="no nvcc in CUDA_HOME"):
+        run_setup(monkeypatch, "1")

@@ -1,0 +1,55 @@
+"""The tensor-core kernels, compiled for a CPU and run thread by thread, against the CPU executor, block by block."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastbsn.nets import UNet
+
+from ..conftest import SEED
+from .conftest import layer_pointers, random_unet
+
+SHARED = {"wide": 166912, "narrow": 101376}  # bytes for one block: sm_80; sm_86, sm_89 and sm_120
+
+
+def compare(library: ctypes.CDLL, net: UNet, x: Tensor, path: int, shared: int, processors: int, grid: int) -> list[float]:
+    """Per block: the largest difference, relative to the largest value."""
+    n, c, h, w = x.shape
+    pointers, _alive = layer_pointers(net)
+    y, differences, message = torch.empty_like(x), (ctypes.c_float * 32)(), ctypes.create_string_buffer(400)
+    blocks = library.compare_paths(
+        *(c, net.config["channels"], net.depth, n, h, w, path, ctypes.c_int64(shared), processors, grid, SEED, pointers),
+        *(ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(y.data_ptr()), differences, message, len(message)),
+    )
+    assert blocks >= 0, message.value.decode()
+    return list(differences)[:blocks]
+
+
+@pytest.mark.parametrize(
+    "size, in_channels, depth, shape, processors, grid",
+    [
+        ("wide", 3, 3, (1, 9, 21), 1, 1),
+        ("narrow", 1, 2, (2, 5, 70), 1, 2),  # two tiles across, two images
+        ("wide", 2, 2, (1, 18, 3), 8, 3),  # several tiles down, in one thread block after another
+    ],
+)
+def test_kernels_equal_the_executor(
+    library: Callable[[str], ctypes.CDLL],
+    size: str,
+    in_channels: int,
+    depth: int,
+    shape: tuple[int, int, int],
+    processors: int,
+    grid: int,
+) -> None:
+    net = random_unet(in_channels, 48, depth)
+    x = torch.rand(shape[0], in_channels, *shape[1:])
+    differences = compare(library("kernels.cpp"), net, x, 1, SHARED[size], processors, grid)
+    assert len(differences) == 2 * depth + 1
+    # Sums in another order may round to the next bf16; the last block's result is fp32, after sums of such values.
+    assert all(d <= 2**-7 for d in differences), differences
