@@ -17,14 +17,14 @@ from fastbsn import tiling
 from fastbsn.backends import Prepared, resolve_device, select
 from fastbsn.errors import InputError, WeightsError
 from fastbsn.images import Frames
-from fastbsn.nets import DBSN, NoiseModel, UNet, posterior_mean, posterior_std
-from fastbsn.nets.noise_model import _std
+from fastbsn.nets import DBSN, NoiseModel, UNet, noise_level, posterior_mean, posterior_std
 from fastbsn.teacher import Estimate, Teacher
 from fastbsn.tiling import Box, Grid
 
 WEIGHTS = Path(__file__).parent / "weights"
 STUDENT_FILE, CONFIG_FILE = "student.safetensors", "config.json"
 SIGMAS = (False, True, "posterior")
+LEVEL_WINDOW = 512  # pixels on a side
 
 
 class Denoiser:
@@ -163,9 +163,7 @@ class Denoiser:
             raise InputError(f"return_sigma={return_sigma!r}; expected False, True or 'posterior'")
         if return_sigma and (self._noise_model is None or (return_sigma == "posterior" and not self._teacher)):
             need = "teacher and its noise model" if return_sigma == "posterior" else "noise model"
-            raise InputError(
-                f"return_sigma={return_sigma!r} needs a {need}; this file holds {', '.join(self.networks_)}: load the teacher's"
-            )
+            raise InputError(f"return_sigma={return_sigma!r} needs a {need}; this model holds {', '.join(self.networks_)}: load a teacher")
 
     def _warn(self, frames: Frames, data_range: float | None) -> None:
         if frames.replicated:
@@ -198,24 +196,18 @@ class Denoiser:
         grid, boxes = self._grid(frames, tile)
         device = self.prepared_.device
         model = self._noise_model
+        # Of the whole image, so that a tile is judged as a part of it.
         gaussian = model is not None and model.kind == "gaussian" and (self._teacher or bool(return_sigma))
+        levels = [self._level(frames, frame, grid) for frame in range(frames.count)] if gaussian else []
 
         def window(frame: int, box: Box) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
             outer = grid.window(box)
             top, bottom, left, right = (b - o for b, o in zip(box, (outer[0], outer[0], outer[2], outer[2]), strict=True))
             return frames.read(frame, outer).to(device), lambda t: t[..., top:bottom, left:right]
 
-        # The noise level of a whole image, summed over tiles first, so that a tile is judged as a part of its image.
-        levels = torch.zeros(frames.count, frames.batch, 1, 1, 1, dtype=torch.float64)
-
-        def measure(frame: int, box: Box) -> None:
-            y, crop = window(frame, box)
-            assert model is not None
-            levels[frame] += crop(_std(model.sigma_n(y))).sum((1, 2, 3), keepdim=True, dtype=torch.float64).cpu()
-
         def work(frame: int, box: Box) -> None:
             y, crop = window(frame, box)
-            level = levels[frame].to(y) if gaussian else None
+            level = levels[frame].to(y) if levels else None
             image, error, noise = self._estimate(y, level)
             if not crop(image).isfinite().all():
                 raise InputError(f"the result is not finite around pixel {box[0], box[2]}; check data_range, or use dtype='float32'")
@@ -228,10 +220,13 @@ class Denoiser:
         release = torch.cuda.empty_cache if device.type == "cuda" else None
         total = frames.count * grid.height * grid.width
         with tqdm(total=total, unit="px", unit_scale=True, disable=not progress) as bar:
-            if gaussian:
-                tiling.run(jobs, measure, grid, release=release)
-                levels /= grid.height * grid.width
             tiling.run(jobs, work, grid, bar.update, release)
+
+    def _level(self, frames: Frames, frame: int, grid: Grid) -> Tensor:
+        """Standard deviation of the noise in one frame, [batch, 1, 1, 1], measured on up to 16 windows spread over it."""
+        boxes = tiling.plan(grid, (LEVEL_WINDOW, LEVEL_WINDOW))
+        pieces = [frames.read(frame, box) for box in boxes[:: -(-len(boxes) // 16)]]
+        return torch.tensor([noise_level([p[i] for p in pieces]) for i in range(frames.batch)])[:, None, None, None]
 
     def _estimate(self, y: Tensor, level: Tensor | None) -> Estimate:
         """[N, C, H, W] in data-range units -> image, standard deviation of its error, and that of the noise, known or None."""

@@ -1,6 +1,7 @@
 """Networks: the blind-spot teacher, the student and the noise model."""
 
 from fastbsn.nets.dbsn import DBSN
+from fastbsn.nets.noise_level import noise_level
 from fastbsn.nets.noise_model import (
     Noise,
     NoiseModel,
@@ -11,4 +12,4 @@ from fastbsn.nets.noise_model import (
 from fastbsn.nets.registry import build
 from fastbsn.nets.unet import UNet
 
-__all__ = ["DBSN", "Noise", "NoiseModel", "UNet", "build", "negative_log_likelihood", "posterior_mean", "posterior_std"]
+__all__ = ["DBSN", "Noise", "NoiseModel", "UNet", "build", "negative_log_likelihood", "noise_level", "posterior_mean", "posterior_std"]

@@ -1,7 +1,7 @@
 """Noise model and Bayes' rule for a blind-spot prediction. Wu et al., ECCV 2020, section 3.3; Laine et al., NeurIPS 2019.
 
 A pixel y = x + n is predicted from its neighbours as x ~ N(mu, S_mu), with n ~ N(0, S_n), so y ~ N(mu, S_mu + S_n). Both
-covariances are learned from the noisy images; the posterior mean puts back what the blind spot could not see.
+covariances come from the noisy images; the posterior mean puts back what the blind spot could not see.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastbsn.errors import InputError
+from fastbsn.nets.noise_level import noise_level
 
 KINDS = ("gaussian", "heteroscedastic", "multivariate")
 LIKELIHOODS = ("exact", "constrained")
@@ -27,10 +28,10 @@ class Noise(NamedTuple):
     n: Tensor  # of the noise
 
 
-def _layers(widths: list[int], kernels: list[int]) -> nn.Sequential:
+def _pointwise(widths: list[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for a, b, k in zip(widths, widths[1:], kernels, strict=False):
-        layers += [nn.Conv2d(a, b, k, padding=k // 2), nn.ReLU()]
+    for a, b in zip(widths, widths[1:], strict=False):
+        layers += [nn.Conv2d(a, b, 1), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -46,15 +47,16 @@ def _factor(o: Tensor) -> Tensor:  # [N, 6, H, W] -> [N, H, W, 3, 3] lower trian
 
 
 class NoiseModel(nn.Module):
-    """Learned standard deviations of the blind-spot prediction (`sigma_mu`) and of the noise (`sigma_n`).
+    """Standard deviations of the blind-spot prediction (`sigma_mu`, learned) and of the noise.
 
     Args:
-        kind: "gaussian": one sigma per image, read off the image by a small network averaged over it;
-            "heteroscedastic": a sigma per pixel, a function of the predicted intensity (Poisson-Gaussian sensors);
-            "multivariate": a 3x3 covariance over the colour channels per pixel, a function of the predicted colour.
+        kind: "gaussian": one sigma per image, measured on the image (`noise_level`), since a network of 1x1 layers cannot tell one level
+            from another in a single image;
+            "heteroscedastic": a sigma per pixel, a learned function of the predicted intensity (Poisson-Gaussian sensors);
+            "multivariate": a 3x3 covariance over the colour channels per pixel, a learned function of the predicted colour.
         in_channels: of the image; 3 for "multivariate".
         feature_channels: of the teacher's features.
-        hidden: width of both networks.
+        hidden: width of the networks.
 
     Raises:
         InputError: unknown kind, or "multivariate" without 3 channels.
@@ -68,23 +70,30 @@ class NoiseModel(nn.Module):
             raise InputError(f"NoiseModel: kind='multivariate' needs 3 channels, got {in_channels}; use 'heteroscedastic'")
         self.kind = kind
         self.config = dict(kind=kind, in_channels=in_channels, feature_channels=feature_channels, hidden=hidden)
-        outputs = {"gaussian": 1, "heteroscedastic": in_channels, "multivariate": 6}[kind]
-        self.sigma_mu = _layers([feature_channels, hidden, hidden, 6 if kind == "multivariate" else in_channels], [1, 1, 1])
-        # A 1x1 network cannot tell one noise level from another in a single image, so "gaussian" starts with two 3x3.
-        kernels = [3, 3, 1, 1, 1] if kind == "gaussian" else [1] * 5
-        self.sigma_n = _layers([in_channels, *[hidden] * 4, outputs], kernels)
+        outputs = 6 if kind == "multivariate" else in_channels
+        self.sigma_mu = _pointwise([feature_channels, hidden, hidden, outputs])
+        if kind != "gaussian":
+            self.sigma_n = _pointwise([in_channels, *[hidden] * 4, outputs])
 
     def noise(self, image: Tensor) -> Tensor:
-        """Standard deviation (or factor) of the noise for a clean-ish image [N, C, H, W] ("gaussian": the noisy one)."""
-        o = self.sigma_n(image)
+        """Standard deviation (or factor) of the noise: of the noisy images [N, C, H, W] for "gaussian", else for clean ones."""
         if self.kind == "gaussian":
-            return _std(o).mean((1, 2, 3), keepdim=True)
+            return torch.tensor([noise_level(x) for x in image], device=image.device)[:, None, None, None]
+        o = self.sigma_n(image)
         return _std(o) if self.kind == "heteroscedastic" else _factor(o)
 
-    def forward(self, y: Tensor, mu: Tensor, features: Tensor) -> Noise:
-        """y, mu [N, C, H, W] and features [N, F, H, W] -> both standard deviations (or factors)."""
+    def forward(self, y: Tensor, mu: Tensor, features: Tensor, level: Tensor | None = None) -> Noise:
+        """Both standard deviations (or factors).
+
+        Args:
+            y, mu: [N, C, H, W].
+            features: [N, F, H, W].
+            level: for "gaussian", the sigma of each image [N, 1, 1, 1] where it is known (y may be a part of an image).
+        """
         o = self.sigma_mu(features)
-        return Noise(_factor(o) if self.kind == "multivariate" else _std(o), self.noise(y if self.kind == "gaussian" else mu))
+        if level is None:
+            level = self.noise(y if self.kind == "gaussian" else mu)
+        return Noise(_factor(o) if self.kind == "multivariate" else _std(o), level)
 
     def sample(self, clean: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Fresh noise [N, C, H, W] for clean images; not for "gaussian", whose sigma belongs to a noisy image."""

@@ -28,12 +28,14 @@ from fastbsn.io.weights import save_networks
 from fastbsn.training import checkpoint
 from fastbsn.training.monitor import CsvLog, draw_curve, tensorboard_writer
 
+EMA_SHARE = 0.03  # the average looks back at most this fraction of the steps so far
+
 
 @dataclass(frozen=True)
 class LoopConfig:
     """Budget and optimizer.
 
-    steps, minutes: exactly one is given. lr: peak learning rate of Adam. ema: decay of the weight average. seed: of every
+    steps, minutes: exactly one is given. lr: peak learning rate of Adam. ema: largest decay of the weight average. seed: of every
     draw. checkpoint_seconds: between checkpoints. log_steps: between log lines.
     """
 
@@ -164,7 +166,7 @@ def run(
             loss.backward()
             optimizer.step()
             step += 1
-            _update_average(average, networks, min(config.ema, step / (step + 10)))
+            _update_average(average, networks, min(config.ema, 1 - 1 / (1 + EMA_SHARE * step)))
             losses.append(loss.detach())
             now = time.monotonic()
             seconds, clock = seconds + now - clock, now

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastbsn.errors import InputError
 from fastbsn.imageset import ImageSet, to_unit
-from fastbsn.nets import DBSN, NoiseModel, negative_log_likelihood, posterior_mean
+from fastbsn.nets import DBSN, NoiseModel, negative_log_likelihood, noise_level, posterior_mean
 from fastbsn.nets.noise_model import KINDS, LIKELIHOODS
 from fastbsn.ops import space_to_batch
 from fastbsn.training.correlation import downsampling_stride
@@ -80,6 +80,7 @@ class TeacherTask:
         self.bayes = config.noise != "correlated"
         if self.bayes:
             self.networks["noise_model"] = NoiseModel(config.noise, images.channels, self.dbsn.feature_channels)
+        self.levels = torch.tensor([noise_level(to_unit(x)) for x in images.images]) if config.noise == "gaussian" else None
 
     def factors(self, progress: float) -> dict[str, float]:
         if not self.bayes:
@@ -93,7 +94,8 @@ class TeacherTask:
     def loss(self, progress: float, places: torch.Generator, noise: torch.Generator) -> Tensor:
         crop = self.settings.crop * self.stride
         batch = max(1, (self.settings.batch or 1) // self.stride**2)
-        y = cut(self.images, draw_places(self.images, self.images.areas, batch, crop, places), crop, self.device)
+        where = draw_places(self.images, self.images.areas, batch, crop, places)
+        y = cut(self.images, where, crop, self.device)
         if self.stride > 1:
             y = space_to_batch(y, self.stride).contiguous(memory_format=torch.channels_last)
         if not self.bayes or progress < MU_END:
@@ -103,7 +105,8 @@ class TeacherTask:
         with torch.set_grad_enabled(progress >= SIGMA_END), autocast(self.device):
             mu, features = self.dbsn(y)
         mu, features = mu.float(), features.float()
-        return negative_log_likelihood(y, mu, self.networks["noise_model"](y, mu, features), self.settings.likelihood)
+        level = self.levels[where.image].to(self.device)[:, None, None, None] if self.levels is not None else None
+        return negative_log_likelihood(y, mu, self.networks["noise_model"](y, mu, features, level), self.settings.likelihood)
 
     @torch.no_grad()
     def preview(self, networks: dict[str, nn.Module]) -> np.ndarray:

@@ -1,0 +1,46 @@
+"""The measured level of white noise: right on smooth images, for any size, in pieces."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastbsn.nets import noise_level
+
+
+def smooth(c: int, h: int, w: int) -> torch.Tensor:
+    y, x = torch.meshgrid(torch.arange(h) / 40, torch.arange(w) / 30, indexing="ij")
+    return (0.5 + 0.3 * torch.sin(x) * torch.cos(y)).expand(c, h, w)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("sigma", [2, 10, 25, 55])
+def test_level_of_smooth_images(channels, sigma):
+    y = smooth(channels, 160, 190) + sigma / 255 * torch.randn(channels, 160, 190)
+    assert noise_level(y) * 255 == pytest.approx(sigma, rel=0.05)
+
+
+def test_texture_is_not_taken_for_noise_in_colour():
+    """A pattern that fills the image, four times stronger than the noise: the eigenvalues tell them apart."""
+    pattern = 0.1 * torch.sin(torch.arange(190) * 1.9).expand(3, 160, 190)
+    y = 0.5 + pattern + 5 / 255 * torch.randn(3, 160, 190)
+    assert noise_level(y) * 255 == pytest.approx(5, rel=0.1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (7, 7), (24, 24)])
+def test_small_images_have_a_level(size):
+    y = 0.5 + 0.1 * torch.randn(3, *size)
+    level = noise_level(y)
+    assert 0 <= level < 0.5
+    if min(size) > 20:
+        assert level == pytest.approx(0.1, rel=0.25)
+
+
+def test_pieces_of_an_image():
+    y = smooth(3, 256, 256) + 0.1 * torch.randn(3, 256, 256)
+    pieces = [y[:, :128], y[:, 128:]]
+    assert noise_level(pieces) == pytest.approx(noise_level(y), rel=0.05)
+
+
+def test_no_noise():
+    assert noise_level(torch.full((3, 64, 64), 0.5)) < 1e-6
