@@ -109,7 +109,7 @@ def label(args: argparse.Namespace) -> int:
     shard = tuple(int(part) for part in args.shard.split("/"))
     if len(shard) != 2 or not 0 <= shard[0] < shard[1]:
         raise InputError(f"--shard {args.shard}: expected I/N with 0 <= I < N, for instance 0/2")
-    written, failures = generate(args.noisy, args.output, args.teacher, _device(args.device), args.std, shard)
+    written, failures = generate(args.noisy, args.output, args.teacher, args.device, args.backend, args.dtype, args.std, shard)
     _print(args, {"written": written, "failed": failures}, f"{args.output}: {written} labels written, {len(failures)} failed")
     for line in failures:
         print(line, file=sys.stderr)
@@ -178,7 +178,7 @@ def _denoise_file(denoisers: dict[str, Denoiser], args: argparse.Namespace, sour
     colour = "C" in axes and array.shape[axes.index("C")] >= 3
     name = ("color-awgn" if colour else "gray-awgn") if args.model == "auto" else args.model
     if name not in denoisers:
-        denoisers[name] = Denoiser.from_pretrained(name, device=args.device, backend=args.backend)
+        denoisers[name] = Denoiser.from_pretrained(name, device=args.device, backend=args.backend, dtype=args.dtype)
     output = np.asarray(denoisers[name](array, axes=axes, data_range=args.data_range))
     target.parent.mkdir(parents=True, exist_ok=True)
     if args.preview and array.ndim == len(axes.replace("C", "")) + ("C" in axes) and set(axes) <= set("YXC"):
@@ -210,7 +210,7 @@ def denoise(args: argparse.Namespace) -> int:
             raise InputError(f"{target} is the input itself; give another output folder with -o")
     denoisers: dict[str, Denoiser] = {}
     if args.model != "auto":
-        denoisers[args.model] = Denoiser.from_pretrained(args.model, device=args.device, backend=args.backend)
+        denoisers[args.model] = Denoiser.from_pretrained(args.model, device=args.device, backend=args.backend, dtype=args.dtype)
     done, skipped, failed = 0, 0, []
     for source, target in tqdm(jobs, unit="image", disable=None):
         if target.exists() and not args.overwrite:
@@ -241,7 +241,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
     if (args.noise is None) == (not args.pairs and args.noisy is None):
         raise InputError("give exactly one of --noise SPEC, --noisy FOLDER or --pairs: what makes or holds the noisy images")
-    d = Denoiser.from_pretrained(args.model, device=args.device, backend=args.backend)
+    d = Denoiser.from_pretrained(args.model, device=args.device, backend=args.backend, dtype=args.dtype)
     results = []
     for noise in args.noise or [None]:
         if noise is None:

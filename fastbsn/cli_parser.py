@@ -29,7 +29,12 @@ def _noise(p: argparse.ArgumentParser) -> None:
 
 def _model(p: argparse.ArgumentParser, default: str | None) -> None:
     p.add_argument("--model", required=default is None, default=default, help="bundled name, .safetensors file or folder (%(default)s)")
+    _backend(p)
+
+
+def _backend(p: argparse.ArgumentParser) -> None:
     p.add_argument("--backend", choices=("auto", "reference", "triton", "cuda"), default="auto")
+    p.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the arithmetic (%(default)s)")
 
 
 def _teacher(p: argparse.ArgumentParser) -> None:
@@ -94,6 +99,7 @@ def parser(commands: dict[str, Any]) -> argparse.ArgumentParser:
     p.add_argument("noisy", type=Path)
     p.add_argument("-o", "--output", type=Path, required=True, help="label folder")
     p.add_argument("--teacher", type=Path, required=True)
+    _backend(p)
     p.add_argument("--std", action="store_true", help="also store the standard deviation of each pixel's error")
     p.add_argument("--shard", default="0/1", metavar="I/N", help="label every N-th image starting at I, to share the work")
 

@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,16 +15,24 @@ from tqdm import tqdm
 
 from fastbsn import tiling
 from fastbsn.backends import Prepared, resolve_device, select
+from fastbsn.correlated import denoise_correlated
 from fastbsn.errors import InputError, WeightsError
 from fastbsn.images import Frames
 from fastbsn.nets import DBSN, NoiseModel, UNet, noise_level, posterior_mean, posterior_std
-from fastbsn.teacher import Estimate, Teacher
 from fastbsn.tiling import Box, Grid
 
 WEIGHTS = Path(__file__).parent / "weights"
 STUDENT_FILE, CONFIG_FILE = "student.safetensors", "config.json"
 SIGMAS = (False, True, "posterior")
 LEVEL_WINDOW = 512  # pixels on a side
+
+
+class Estimate(NamedTuple):
+    """Clean estimate [N, C, H, W]; standard deviations of its error and of the noise, broadcastable, or None."""
+
+    image: Tensor
+    std: Tensor | None
+    noise: Tensor | None
 
 
 class Denoiser:
@@ -98,9 +106,8 @@ class Denoiser:
         self.channels: int = config["in_channels"]
         self._teacher = isinstance(net, DBSN)
         self._noise_model = None if noise_model is None else noise_model.eval().to(self.prepared_.device)
-        self._correlated = None  # a teacher of correlated noise refines the whole image with random masks
-        if self._teacher and header.get("noise") == "correlated":
-            self._correlated = Teacher({"teacher": net}, header, str(self.prepared_.device))
+        # A teacher of correlated noise refines the whole image with random masks.
+        self._correlated = self._teacher and header.get("noise") == "correlated"
 
     @property
     def data_ranges(self) -> dict[str, float]:
@@ -231,7 +238,7 @@ class Denoiser:
     def _estimate(self, y: Tensor, level: Tensor | None) -> Estimate:
         """[N, C, H, W] in data-range units -> image, standard deviation of its error, and that of the noise, known or None."""
         if self._correlated:
-            return self._correlated(y)
+            return Estimate(denoise_correlated(lambda x: self.prepared_(x)[0], y), None, None)
         model = self._noise_model
         if not self._teacher:
             image = self.prepared_(y)

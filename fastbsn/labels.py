@@ -17,28 +17,24 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fastbsn.errors import FastBSNError, FileFormatError, InputError
+from fastbsn.denoiser import Denoiser
+from fastbsn.errors import FastBSNError, FileFormatError, InputError, WeightsError
 from fastbsn.imageset import SCALE, ImageSet, to_tensor, to_unit
 from fastbsn.io.atomic import write_json
 from fastbsn.io.images import list_images, read_image
 from fastbsn.io.weights import load_networks, load_tensors, save_networks, save_tensors
-from fastbsn.nets import NoiseModel
-from fastbsn.teacher import Teacher
+from fastbsn.nets import NoiseModel, noise_level
 
 MANIFEST, NOISE_MODEL = "manifest.json", "noise_model.safetensors"
-
-
-def _quantize(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """[0, 1] units -> stored dtype; integers are rounded and clipped, floats are not."""
-    return (x * SCALE[dtype]).round().clamp(0, SCALE[dtype]).to(dtype) if dtype in SCALE else x.to(dtype)
 
 
 @dataclass
 class LabelSet:
     """Labels in memory, with what the student needs to make pairs from them.
 
-    images: labels [C, H, W]; sigmas, stds: per image, the noise level and the RMS error that the teacher states, in image-range
-    units (0 where unknown); noise: the kind of noise; noise_model: for kinds whose noise depends on the image.
+    images: labels [C, H, W]. sigmas, stds: per image, the noise level ("gaussian" only, else 0) and the RMS error that the
+    teacher states (0 where it states none), in units of the image range. noise: the kind of noise. noise_model: for kinds whose
+    noise depends on the image.
     """
 
     images: ImageSet
@@ -51,11 +47,12 @@ class LabelSet:
     digest: str = ""
 
     @classmethod
-    def compute(cls, teacher: Teacher, noisy: ImageSet) -> LabelSet:
+    def compute(cls, teacher: Denoiser, noisy: ImageSet) -> LabelSet:
         """Label images that are in memory."""
         rows = [label_image(teacher, image) for image in noisy.images]
         labels = ImageSet([r.label for r in rows], noisy.names)
-        return cls(labels, [r.sigma for r in rows], [r.error for r in rows], teacher.noise, _noise_model(teacher), noisy, digest="memory")
+        sigmas, errors = [r.sigma for r in rows], [r.error for r in rows]
+        return cls(labels, sigmas, errors, _kind(teacher), _noise_model(teacher), noisy, digest="memory")
 
     @classmethod
     def open(cls, folder: str | Path, noisy: str | Path | None = None) -> LabelSet:
@@ -121,19 +118,39 @@ class Label:
     error: float
 
 
-def _noise_model(teacher: Teacher) -> NoiseModel | None:
-    return teacher.noise_model if teacher.noise in ("heteroscedastic", "multivariate") else None  # type: ignore[return-value]
+def load_teacher(path: str | Path, device: str = "auto", backend: str = "auto", dtype: str = "auto") -> Denoiser:
+    """A file written by `train_teacher` as a Denoiser; WeightsError if it is damaged or holds no teacher."""
+    networks, header = load_networks(path)
+    if "teacher" not in networks:
+        raise WeightsError(f"{path}: not a teacher: the file holds {', '.join(networks)}; expected 'teacher', as `fastbsn train` writes it")
+    return Denoiser(networks, header, device, backend, dtype)
 
 
-def label_image(teacher: Teacher, image: Tensor) -> Label:
-    """Pseudo-label of one stored image [C, H, W]."""
+def _kind(teacher: Denoiser) -> str:
+    return str(teacher.header_.get("noise", "gaussian"))
+
+
+def _noise_model(teacher: Denoiser) -> NoiseModel | None:
+    """The model that fresh noise is drawn from, for the kinds whose noise depends on the image."""
+    model = teacher.networks_.get("noise_model")
+    return model if isinstance(model, NoiseModel) and model.kind != "gaussian" else None
+
+
+def label_image(teacher: Denoiser, image: Tensor) -> Label:
+    """Pseudo-label of one stored image [C, H, W], in tiles where it is large.
+
+    Raises:
+        InputError: the image has another number of channels than the teacher was trained on.
+    """
     if image.shape[0] != teacher.channels:
         raise InputError(f"image has {image.shape[0]} channels; the teacher was trained on {teacher.channels}")
-    e = teacher(to_unit(image)[None])
-    sigma = float(e.noise.mean()) if e.noise is not None else 0.0
-    error = float((e.std**2).mean().sqrt()) if e.std is not None else 0.0
-    std = e.std[0].half().cpu() if e.std is not None else None
-    return Label(_quantize(e.image[0], image.dtype).cpu(), std, sigma, error)
+    scale = SCALE.get(image.dtype, 1.0)
+    if _kind(teacher) == "correlated":
+        return Label(torch.from_numpy(teacher(image.numpy(), channel_axis=0, data_range=scale)), None, 0.0, 0.0)
+    label, std = teacher(image.numpy(), channel_axis=0, data_range=scale, return_sigma="posterior")
+    std = torch.from_numpy(std) / scale
+    sigma = noise_level(to_unit(image)) if _kind(teacher) == "gaussian" else 0.0
+    return Label(torch.from_numpy(label), std.half(), sigma, float((std**2).mean().sqrt()))
 
 
 def _digest(*parts: bytes) -> str:
@@ -147,7 +164,9 @@ def generate(
     noisy: str | Path,
     output: str | Path,
     teacher: str | Path,
-    device: str = "cpu",
+    device: str = "auto",
+    backend: str = "auto",
+    dtype: str = "auto",
     std: bool = False,
     shard: tuple[int, int] = (0, 1),
     progress: bool = True,
@@ -158,7 +177,7 @@ def generate(
         noisy: folder of noisy images.
         output: label folder, made if needed.
         teacher: file written by `train_teacher`.
-        device: torch device name.
+        device, backend, dtype: of the teacher, see `Denoiser`.
         std: also store the standard deviation of each pixel's error (float16).
         shard: (i, n): label only every n-th image starting at i; the run that finds all labels present writes the manifest.
         progress: show a progress bar.
@@ -175,11 +194,10 @@ def generate(
         raise InputError(f"{noisy}: no images found; expected PNG, JPEG, TIFF or .npy files")
     output.mkdir(parents=True, exist_ok=True)
     teacher_bytes = Path(teacher).read_bytes()
-    engine = Teacher.load(teacher, device)
+    engine = load_teacher(teacher, device, backend, dtype)
     model = _noise_model(engine)
     if model is not None and not (output / NOISE_MODEL).exists():
-        save_networks(output / NOISE_MODEL, {"noise_model": model.cpu()}, {"noise": engine.noise})
-        model.to(engine.device)
+        save_networks(output / NOISE_MODEL, {"noise_model": model}, {"noise": _kind(engine)})
     files = [output / (_digest(p.read_bytes(), teacher_bytes, b"std" if std else b"") + ".safetensors") for p in paths]
     written, failures = 0, []
     mine: Iterable[tuple[Path, Path]] = list(zip(paths, files, strict=True))[shard[0] :: shard[1]]
@@ -196,7 +214,7 @@ def generate(
         written += 1
     present = [(p, f) for p, f in zip(paths, files, strict=True) if f.exists()]
     if len(present) + len(failures) == len(paths):
-        write_json(output / MANIFEST, _manifest(noisy, engine.noise, present))
+        write_json(output / MANIFEST, _manifest(noisy, _kind(engine), present))
     return written, failures
 
 

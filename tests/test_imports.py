@@ -14,8 +14,8 @@ LAYERS = [
     ("ops",),
     ("nets",),
     ("io",),
-    ("backends", "imageset", "images", "tiling"),
-    ("teacher", "evaluation", "labels", "training", "denoiser", "export"),
+    ("backends", "correlated", "imageset", "images", "tiling"),
+    ("evaluation", "labels", "training", "denoiser", "export"),
     ("info", "cli_parser", "demo", "cli"),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
+from fastbsn.denoiser import Denoiser
 from fastbsn.errors import FileFormatError, InputError, WeightsError
 from fastbsn.io.weights import load_tensors, save_networks
 from fastbsn.labels import LabelSet, generate
-from fastbsn.nets import DBSN, NoiseModel, UNet
-from fastbsn.teacher import Teacher
+from fastbsn.nets import DBSN, NoiseModel, UNet, noise_level
 
 
 def teacher_file(path: Path, channels: int = 1, noise: str = "gaussian") -> Path:
@@ -47,15 +47,14 @@ def test_one_label_per_image_with_manifest(noisy_folder, teacher, tmp_path):
     assert generate(noisy_folder, out, teacher, std=True, progress=False) == (6, [])
     manifest = json.loads((out / "manifest.json").read_text())
     assert [row["image"] for row in manifest["labels"]] == [f"{i}.png" for i in range(6)]
-    engine = Teacher.load(teacher)
+    d = Denoiser.from_pretrained(teacher)
     for row in manifest["labels"]:
         tensors, header = load_tensors(out / row["label"])
-        y = torch.from_numpy(cv2.imread(str(noisy_folder / row["image"]), cv2.IMREAD_UNCHANGED))[None, None] / 255
-        e = engine(y)
-        expected = (e.image[0] * 255).round().clamp(0, 255).to(torch.uint8)
-        assert tensors["label"].dtype == torch.uint8 and torch.equal(tensors["label"], expected)
-        assert tensors["std"].dtype == torch.float16 and tensors["std"].shape == (1, 48, 56)
-        assert header["sigma"] == pytest.approx(float(e.noise.mean()))
+        y = cv2.imread(str(noisy_folder / row["image"]), cv2.IMREAD_UNCHANGED)
+        expected, std = d(y, return_sigma="posterior")
+        assert tensors["label"].dtype == torch.uint8 and np.array_equal(tensors["label"][0].numpy(), expected)
+        assert tensors["std"].dtype == torch.float16 and np.allclose(tensors["std"][0].numpy(), std / 255, atol=1e-3)
+        assert header["sigma"] == pytest.approx(noise_level(torch.from_numpy(y)[None] / 255), rel=1e-5)
     assert generate(noisy_folder, out, teacher, std=True, progress=False) == (0, [])
 
 

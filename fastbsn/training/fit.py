@@ -12,9 +12,8 @@ import torch
 from fastbsn.errors import TrainingError
 from fastbsn.imageset import ImageSet
 from fastbsn.io.weights import load_networks
-from fastbsn.labels import LabelSet
+from fastbsn.labels import LabelSet, load_teacher
 from fastbsn.nets import UNet
-from fastbsn.teacher import Teacher
 from fastbsn.training.loop import LoopConfig
 from fastbsn.training.student import StudentConfig, distill
 from fastbsn.training.teacher import TeacherConfig, train_teacher
@@ -72,7 +71,7 @@ def fit(
         teacher_file, student_file = folder / "teacher.safetensors", Path(output or folder / "student.safetensors")
         if not teacher_file.exists():
             train_teacher(noisy, teacher_file, budget(TEACHER_SHARE), teacher, device, progress)
-        labels = LabelSet.compute(Teacher.load(teacher_file, device), noisy)
+        labels = LabelSet.compute(load_teacher(teacher_file, device), noisy)
         renoised = 1.0 if labels.can_sample_noise else 0.0
         distill(
             labels, student_file, budget(1 - TEACHER_SHARE), student or StudentConfig(renoised=renoised), device=device, progress=progress

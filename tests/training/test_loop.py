@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from fastbsn.denoiser import Denoiser
 from fastbsn.errors import InputError, Interrupted, TrainingError
 from fastbsn.imageset import to_unit
 from fastbsn.io.weights import load_networks, load_tensors
 from fastbsn.labels import LabelSet
-from fastbsn.teacher import Teacher
 from fastbsn.training import ImageSet, LoopConfig, StudentConfig, TeacherConfig, distill, fit, train_teacher
 from fastbsn.training.data import cut, draw_places
 from fastbsn.training.loop import run
@@ -88,8 +88,9 @@ def test_teacher_learns_and_leaves_what_a_person_needs(noisy, tmp_path):
     networks, header = load_networks(output)
     assert set(networks) == {"teacher", "noise_model"}
     assert header["kind"] == "teacher" and header["steps"] == 300 and header["config"]["task"]["channels"] == 8
-    sigma = Teacher(networks, header)(to_unit(noisy.images[0])[None]).noise
-    assert sigma is not None and sigma.shape == (1, 1, 1, 1) and 0.06 < float(sigma.mean()) < 0.14, sigma
+    y = noisy.images[0][0].numpy()
+    estimate, sigma = Denoiser(networks, header)(y, data_range=1.0, return_sigma=True)
+    assert estimate.std() < y.std() and 0.08 < float(sigma.mean()) < 0.12
 
 
 def test_checkpoint_of_another_configuration_is_refused(noisy, tmp_path):
