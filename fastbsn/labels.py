@@ -86,11 +86,13 @@ class LabelSet:
         return self.noise == "gaussian" or self.noise_model is not None
 
     def weights(self) -> Tensor:
-        """Probability weight of each image, [images]: its area over the label's stated error variance.
+        """Probability weight of each image, [images]: its area over the variance that its label's error is expected to have.
 
-        A label of a nearly clean image is worth more than one of a very noisy image; the floor of (2/255)^2 keeps the weight finite.
+        A label of a nearly clean image is worth more than one of a very noisy image. Measured on training images, the stated error
+        falls short where the noise is strong, and grows with about 0.3 sigma there; (2/255)^2 keeps the weight finite.
         """
-        return self.images.areas / (torch.tensor(self.stds) ** 2 + (2 / 255) ** 2)
+        error = torch.tensor(self.stds) ** 2 + (0.3 * torch.tensor(self.sigmas)) ** 2 + (2 / 255) ** 2
+        return self.images.areas / error
 
     def noisy_image(self, i: int) -> Tensor:
         return self.noisy.images[i] if self.noisy else to_tensor(read_image(self.noisy_paths[i]))
