@@ -60,7 +60,7 @@ def _teacher_config(args: argparse.Namespace) -> Any:
     )
 
 
-def _student_config(args: argparse.Namespace, renoised: float | None, sigma: str | None) -> Any:
+def _student_config(args: argparse.Namespace, renoised: float, sigma: str | None) -> Any:
     from fastbsn.training import StudentConfig
 
     bounds: tuple[float, float] | None = None
@@ -70,8 +70,8 @@ def _student_config(args: argparse.Namespace, renoised: float | None, sigma: str
             bounds = (float(low), float(high or low))
         except ValueError as error:
             raise InputError(f"--sigma {sigma}: expected LOW-HIGH in 1/255 units, for instance 0-55") from error
-    mix = {} if renoised is None else {"renoised": renoised}
-    return StudentConfig(channels=args.student_channels, clean=0.0 if args.clean is None else args.clean_fraction, sigma=bounds, **mix)
+    clean = 0.0 if args.clean is None else args.clean_fraction
+    return StudentConfig(channels=args.student_channels, renoised=min(renoised, 1 - clean), clean=clean, sigma=bounds)
 
 
 def fit(args: argparse.Namespace) -> int:

@@ -89,11 +89,15 @@ def _stop_on_sigint() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
+def _place(net: nn.Module, device: torch.device) -> nn.Module:
+    return net.to(device=device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+
+
 @torch.no_grad()
 def _update_average(average: dict[str, nn.Module], networks: dict[str, nn.Module], decay: float) -> None:
     for name, net in networks.items():
-        targets, sources = list(average[name].parameters()), list(net.parameters())
-        torch._foreach_lerp_(targets, sources, 1 - decay)
+        for target, source in zip(average[name].parameters(), net.parameters(), strict=True):
+            target.lerp_(source, 1 - decay)
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -131,7 +135,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     ckpt = folder / "checkpoint.safetensors"
     settings = {"task": task.config, "loop": {**asdict(config), "steps": config.steps}, "threads": torch.get_num_threads()}
-    networks = {n: net.to(device, memory_format=torch.channels_last).train() for n, net in task.networks.items()}
+    networks = {n: _place(net, device) for n, net in task.networks.items()}
     average = {n: copy.deepcopy(net).eval().requires_grad_(False) for n, net in networks.items()}
     groups = [{"params": list(net.parameters()), "name": name} for name, net in networks.items()]
     optimizer = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.99))

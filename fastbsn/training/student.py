@@ -77,10 +77,9 @@ class StudentTask:
         """Inputs and targets [B, C, crop, crop] of one batch."""
         s = self.settings
         kind = torch.rand(s.batch, generator=places).tolist()
-        counts = (sum(k < s.renoised for k in kind), sum(s.renoised <= k < s.renoised + s.clean for k in kind))
-        counts = (*counts, s.batch - sum(counts))
+        renoised, clean = sum(k < s.renoised for k in kind), sum(s.renoised <= k < s.renoised + s.clean for k in kind)
         inputs, targets = [], []
-        for count, source in zip(counts, ("renoised", "clean", "label"), strict=True):
+        for source, count in (("renoised", renoised), ("clean", clean), ("label", s.batch - renoised - clean)):
             if not count:
                 continue
             images = self.clean if source == "clean" else self.targets
