@@ -1,5 +1,5 @@
-// Runs a CUDA thread block on the CPU: every thread is a fiber, warp-wide instructions and barriers are rendezvous, and
-// which thread runs next is random, so that a missing barrier shows. Shared memory starts as NaNs, and so is the target of
+// Runs a CUDA thread block on the CPU: every thread is a fiber, warp-wide instructions and barriers are rendezvous. One warp
+// at a time, drawn at random, runs as far ahead of the others as it can, so that a missing barrier shows. Shared memory starts as NaNs, and so is the target of
 // an asynchronous copy from its issue until it is waited for.
 #pragma once
 #include <setjmp.h>
@@ -65,7 +65,8 @@ inline void swap(Fiber& from, Fiber& to) {
 struct Block {
     std::vector<uint8_t> shared;
     std::vector<Fiber> fibers;
-    std::vector<unsigned> ready;
+    std::vector<std::vector<unsigned>> ready;  // by warp
+    unsigned favourite = 0;
     std::vector<std::vector<Copy>> copies;
     std::vector<Rendezvous> warps, groups;  // 32 and 128 threads
     Rendezvous all;
@@ -73,6 +74,17 @@ struct Block {
     Fiber scheduler;
     std::mt19937 random;
     unsigned alive;
+
+    // Makes the next thread the current one; false if none is ready.
+    bool pick() {
+        const auto empty = [](const std::vector<unsigned>& threads) { return threads.empty(); };
+        if (std::all_of(ready.begin(), ready.end(), empty)) return false;
+        if (random() % 16384 == 0) favourite = random() % ready.size();
+        while (ready[favourite].empty()) favourite = random() % ready.size();
+        threadIdx.x = ready[favourite].back();
+        ready[favourite].pop_back();
+        return true;
+    }
 };
 inline Block* block;
 
@@ -89,7 +101,7 @@ void meet(Rendezvous& r, unsigned position, int kind, void* argument, F perform)
     if (int(r.waiting.size()) < r.members) return yield();
     perform(r.arguments);
     for (unsigned thread : r.waiting)
-        if (thread != threadIdx.x) block->ready.push_back(thread);
+        if (thread != threadIdx.x) block->ready[thread / 32].push_back(thread);
     r.waiting.clear();
 }
 
@@ -114,7 +126,7 @@ inline void run(unsigned index, unsigned grid, unsigned threads, size_t bytes, u
     Block b;
     block = &b;
     b.shared.assign(bytes, 0xff), b.body = std::move(body), b.random.seed(seed), b.alive = threads;
-    b.fibers.resize(threads), b.copies.resize(threads), b.scheduler.started = true;
+    b.ready.resize(threads / 32), b.fibers.resize(threads), b.copies.resize(threads), b.scheduler.started = true;
     b.warps.assign(threads / 32, {32, 0, {}, std::vector<void*>(32)});
     b.groups.assign(threads / 128, {128, 0, {}, std::vector<void*>(128)});
     b.all = {int(threads), 0, {}, std::vector<void*>(threads)};
@@ -124,15 +136,10 @@ inline void run(unsigned index, unsigned grid, unsigned threads, size_t bytes, u
         fiber.stack = std::make_unique_for_overwrite<uint8_t[]>(STACK);
         fiber.context.uc_stack.ss_sp = fiber.stack.get(), fiber.context.uc_stack.ss_size = STACK;
         makecontext(&fiber.context, entry, 0);
-        b.ready.push_back(thread);
+        b.ready[thread / 32].push_back(thread);
     }
     blockIdx.x = index, gridDim.x = grid;
-    while (!b.ready.empty()) {
-        std::swap(b.ready[b.random() % b.ready.size()], b.ready.back());
-        threadIdx.x = b.ready.back();
-        b.ready.pop_back();
-        swap(b.scheduler, b.fibers[threadIdx.x]);
-    }
+    while (b.pick()) swap(b.scheduler, b.fibers[threadIdx.x]);
     if (b.alive) fail("deadlock");
     block = nullptr;
 }

@@ -33,7 +33,7 @@ def compare(library: ctypes.CDLL, net: UNet, x: Tensor, path: int, shared: int, 
 @pytest.mark.parametrize(
     "size, in_channels, depth, shape, processors, grid",
     [
-        ("wide", 3, 3, (1, 9, 21), 1, 1),
+        ("wide", 3, 3, (1, 34, 5), 1, 1),  # several steps of rows in a tile
         ("narrow", 1, 2, (2, 5, 70), 1, 2),  # two tiles across, two images
         ("wide", 2, 2, (1, 18, 3), 8, 3),  # several tiles down, in one thread block after another
     ],
