@@ -1,0 +1,148 @@
+"""The CUDA backend on a real GPU: every path that it can run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastbsn.backends import cuda
+from fastbsn.nets import UNet
+
+pytestmark = pytest.mark.gpu
+DEVICE, BF16 = torch.device("cuda", 0), torch.bfloat16
+SHAPES = [(1, 1, 1), (2, 5, 7), (1, 31, 33), (3, 97, 61), (1, 128, 128), (1, 250, 509), (1, 1080, 1920)]
+
+
+def random_unet(in_channels: int = 3, channels: int = 48, depth: int = 5) -> UNet:
+    net = UNet(in_channels, channels, depth)
+    for layer in cuda.layers_of(net):
+        torch.nn.init.normal_(layer.weight, std=(2 / layer.weight[0].numel()) ** 0.5)
+        torch.nn.init.normal_(layer.bias, std=0.5)
+    return net
+
+
+def prepare(net: UNet, path: str) -> cuda.CudaUNet:
+    reason = cuda.why_not(net, DEVICE, BF16, path)
+    if path == "hopper" and reason and "9.0" in reason:
+        pytest.skip(reason)
+    assert reason is None, reason
+    return cuda.prepare(net, DEVICE, BF16, path)
+
+
+def errors(net: UNet, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Relative error of y, and of PyTorch in bfloat16, against float64."""
+    with torch.no_grad():
+        exact = net.double().to(DEVICE)(x.double())
+        eager = net.to(BF16)(x.to(BF16)).double()
+    scale = (exact - x).norm()
+    return ((y - exact).norm() / scale).item(), ((eager - exact).norm() / scale).item()
+
+
+@pytest.mark.parametrize("path", cuda.PATHS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_parity(path: str, shape: tuple[int, int, int]) -> None:
+    net = random_unet()
+    run = prepare(net, path)
+    x = torch.rand(shape[0], 3, *shape[1:], device=DEVICE)
+    mine, eager = errors(net, x, run(x))
+    assert mine <= eager
+
+
+@pytest.mark.parametrize("config", [(1, 48, 5), (2, 48, 3), (4, 24, 2), (1, 6, 1)])
+def test_other_networks(config: tuple[int, int, int]) -> None:
+    net = random_unet(*config)
+    path = cuda.PATHS[0] if config[1] == 48 else "reference"
+    x = torch.rand(1, config[0], 45, 67, device=DEVICE)
+    mine, eager = errors(net, x, cuda.prepare(net, DEVICE, BF16, path)(x))
+    assert mine <= eager
+
+
+@pytest.mark.parametrize("path", cuda.PATHS)
+def test_paths_agree_with_the_reference(path: str) -> None:
+    net, x = random_unet(), torch.rand(1, 3, 200, 300, device=DEVICE)
+    a, b = prepare(net, path)(x), prepare(net, "reference")(x)
+    assert (a - b).norm() <= 1e-2 * (b - x).norm()
+
+
+@pytest.mark.parametrize("dtype, top", [(torch.uint8, 255), (torch.uint16, 65535)])
+def test_integer_frames(dtype: torch.dtype, top: int) -> None:
+    run = cuda.prepare(random_unet(), DEVICE, BF16)
+    frame = torch.randint(0, top + 1, (1, 67, 45, 3)).to(dtype).to(DEVICE).permute(0, 3, 1, 2)  # interleaved, as a camera gives it
+    exact = run(frame.float() * torch.tensor(1 / top, dtype=torch.float32)) * top
+    assert (run(frame).double() - exact.double().round().clamp(0, top)).abs().max() <= 1
+
+
+@pytest.mark.parametrize("path", cuda.PATHS)
+def test_repeats_are_bit_equal(path: str) -> None:
+    run, x = prepare(random_unet(), path), torch.rand(1, 3, 333, 257, device=DEVICE)
+    first = run(x)
+    for _ in range(10):  # the later ones replay a CUDA graph
+        assert torch.equal(run(x), first)
+
+
+def test_streams_and_threads_share_a_network() -> None:
+    run = cuda.prepare(random_unet(), DEVICE, BF16)
+    inputs = [torch.rand(1, 3, 64 + 32 * (i % 2), 96, device=DEVICE) for i in range(8)]
+    expected = [run(x) for x in inputs]
+    torch.cuda.synchronize()
+    failures: list[int] = []
+
+    def work(i: int) -> None:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(20):
+                y = run(inputs[i])
+                torch.cuda.current_stream().synchronize()
+                if not torch.equal(y, expected[i]):
+                    failures.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_captured_by_the_caller() -> None:
+    run, x = cuda.prepare(random_unet(), DEVICE, BF16), torch.rand(1, 3, 100, 100, device=DEVICE)
+    expected = run(x)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = run(x)
+    y.zero_()
+    graph.replay()
+    assert torch.equal(y, expected)
+
+
+def test_large_frame_equals_its_tiles() -> None:
+    net = random_unet(in_channels=1)
+    run, r, size = cuda.prepare(net, DEVICE, BF16), net.radius, 2048
+    x = torch.rand(1, 1, 2 * size, 2 * size, device=DEVICE)
+    whole = run(x)
+    for top in (0, size):
+        for left in (0, size):
+            y0, x0 = max(0, top - r), max(0, left - r)
+            part = run(x[:, :, y0 : top + size + r, x0 : left + size + r])[:, :, top - y0 :, left - x0 :]
+            assert torch.equal(part[:, :, :size, :size], whole[:, :, top : top + size, left : left + size])
+
+
+def test_compute_sanitizer() -> None:
+    tool = shutil.which("compute-sanitizer")
+    if tool is None:
+        pytest.skip("compute-sanitizer is not installed")
+    code = (
+        "import torch; from fastbsn.backends import cuda; from fastbsn.nets import UNet\n"
+        "for path in cuda.PATHS:\n"
+        "    run = cuda.prepare(UNet(), torch.device('cuda', 0), torch.bfloat16, path) if not cuda.why_not("
+        "UNet(), torch.device('cuda', 0), torch.bfloat16, path) else None\n"
+        "    if run: run(torch.rand(1, 3, 65, 130, device='cuda')); torch.cuda.synchronize()"
+    )
+    for check in ("memcheck", "racecheck", "synccheck"):
+        done = subprocess.run([tool, "--tool", check, "--error-exitcode", "9", sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:]
