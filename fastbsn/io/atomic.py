@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import secrets
@@ -10,12 +11,24 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from fastbsn.errors import FileFormatError, InputError, StorageError
 
 # Raised while the caller writes; other errors in the caller's block are the caller's own.
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+class _File(io.BufferedRandom):
+    """A file that numpy's `tofile` must leave to `write`: on a full disk it loses the end of an array without an error."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
+
+    def size(self) -> int:
+        with suppress(OSError, ValueError):
+            return self.tell()
+        return 0
 
 
 def _storage_error(error: OSError, path: Path, needed: int) -> StorageError:
@@ -40,15 +53,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _size(file: BinaryIO) -> int:
-    try:
-        return file.tell()
-    except (OSError, ValueError):
-        return 0
-
-
 @contextmanager
-def atomic_file(path: str | os.PathLike[str], needed: int = 0) -> Iterator[BinaryIO]:
+def atomic_file(path: str | os.PathLike[str], needed: int = 0) -> Iterator[io.BufferedRandom]:
     """Open a temporary file beside `path`; when the block ends without an exception it takes the name `path`.
 
     Any number of processes may write the same path: the last complete one wins. A symbolic link at `path` is replaced, not
@@ -66,7 +72,7 @@ def atomic_file(path: str | os.PathLike[str], needed: int = 0) -> Iterator[Binar
         raise StorageError(f"could not write {target}: it exists and is not a regular file; choose another name")
     temporary = target.with_name(f".fastbsn-{secrets.token_hex(8)}.tmp")
     try:
-        file = open(temporary, "x+b")  # noqa: SIM115 - closed below, before the rename
+        file = _File(io.FileIO(temporary, "x+"))
     except OSError as error:
         raise _storage_error(error, target, needed) from error
     try:
@@ -74,15 +80,15 @@ def atomic_file(path: str | os.PathLike[str], needed: int = 0) -> Iterator[Binar
             yield file
         except OSError as error:
             if error.errno in _WRITE_ERRORS:
-                raise _storage_error(error, target, max(needed, _size(file))) from error
+                raise _storage_error(error, target, max(needed, file.size())) from error
             raise
         try:
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.raw.fileno())
             file.close()
             os.replace(temporary, target)
         except OSError as error:
-            raise _storage_error(error, target, max(needed, _size(file))) from error
+            raise _storage_error(error, target, max(needed, file.size())) from error
         _sync_folder(target.parent)
     finally:
         with suppress(OSError):  # closing flushes once more, and fails again on a full disk

@@ -196,8 +196,17 @@ def test_unsupported_kinds_are_named(tmp_path, rng):
     np.save(tmp_path / "complex.npy", np.zeros((2, 2), complex))
     np.save(tmp_path / "line.npy", np.zeros(4))
     np.save(tmp_path / "nothing.npy", np.zeros((0, 4)))
+    np.save(tmp_path / "long.npy", np.zeros((2, 3)))
+    (tmp_path / "long.npy").write_bytes((tmp_path / "long.npy").read_bytes() + b"\0")
+    np.save(tmp_path / "flat.npy", np.zeros((2, 3, 0)))
     texts = {"pages.tif": "2 pages", "signed.tif": "int16", "cmyk.tif": "SEPARATED", "object.npy": "object", "complex.npy": "complex128"}
-    for name, text in (texts | {"line.npy": "shape", "nothing.npy": "4 x 0 pixels"}).items():
+    lengths = {
+        "line.npy": "shape",
+        "nothing.npy": "4 x 0 pixels",
+        "long.npy": "49 bytes of values; float64 .* needs 48",
+        "flat.npy": "needs 0",
+    }
+    for name, text in (texts | lengths).items():
         with pytest.raises(FileFormatError, match=text):
             read_image(tmp_path / name)
 

@@ -100,6 +100,23 @@ def test_pages_that_share_their_data_or_form_a_loop_are_refused(tmp_path):
         read_stack(path)
 
 
+@pytest.mark.parametrize(
+    "data, text",
+    [
+        (b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2**28), "268435456 tags in one directory"),
+        (
+            b"MM\0*\0\0\0\x08" + struct.pack(">HHHIII", 1, 273, 1, 2**32 - 1, 8, 0),
+            "tag 273 has 4294967295 values of type 1 at 8; the file has 26",
+        ),
+    ],
+)
+def test_directories_are_checked_before_tifffile_reads_them(tmp_path, data, text):
+    (tmp_path / "a.tif").write_bytes(data)
+    for read in (read_stack, read_image):
+        with pytest.raises(FileFormatError, match=text):
+            read(tmp_path / "a.tif")
+
+
 def test_metadata_do_not_open_other_files(tmp_path, rng):
     """OME metadata may name further files; only the file that was asked for is read."""
     array = sample(rng, "ZYX")

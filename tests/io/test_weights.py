@@ -167,7 +167,7 @@ ATTACKS = {
     "no metadata": lambda d: safetensors.torch.save(safetensors.torch.load(d)),
     "other metadata": lambda d: safetensors.torch.save(safetensors.torch.load(d), {"format": "pt"}),
     "deep JSON": lambda d: join(split(d)[0], '{"a":' + "[" * 100_000 + "]" * 100_000 + "}", split(d)[2]),
-    "rather deep JSON": lambda d: join(split(d)[0], '{"a":' + "[" * 40 + "]" * 40 + "}", split(d)[2]),
+    "rather deep JSON": _text(r"\"note\": \"x\"", r"\"note\": " + "[" * 40 + "]" * 40),
     "duplicate key in our header": _text(r"\"note\"", r"\"note\": \"x\", \"note\""),
     "duplicate tensor": _text('"student.dec0a.bias"', '"student.dec0b.bias"'),
     "duplicate metadata": _text('"__metadata__"', '"__metadata__":{"fastbsn":"{}"},"__metadata__"'),
@@ -241,6 +241,17 @@ def test_counts_of_layers_are_bounded_by_the_tensors_before_anything_is_built(tm
     path.write_bytes(join(outer, header, body))
     monkeypatch.setattr("fastbsn.io.weights.build", lambda *_: pytest.fail("the network was built"))
     with pytest.raises(WeightsError, match="modules=100000"):
+        load_networks(path)
+
+
+def test_defaults_are_not_filled_in(tmp_path):
+    """A file must say all of its configuration, or a later default would change what it means."""
+    path = tmp_path / "a"
+    save_networks(path, {"noise": NoiseModel("gaussian", 1, 2, 2)}, {})
+    outer, header, body = split(path.read_bytes())
+    del header["networks"]["noise"]["config"]["kind"]
+    path.write_bytes(join(outer, header, body))
+    with pytest.raises(WeightsError, match="is not complete"):
         load_networks(path)
 
 
