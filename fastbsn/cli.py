@@ -98,7 +98,9 @@ def train(args: argparse.Namespace) -> int:
     from fastbsn.training import ImageSet, train_teacher
 
     _start_over(args)
-    train_teacher(ImageSet.from_folder(args.noisy), args.output, _loop(args), _teacher_config(args), _device(args.device))
+    train_teacher(
+        ImageSet.from_folder(args.noisy), args.output, _loop(args), _teacher_config(args), _device(args.device), backend=args.backend
+    )
     _print(args, {"teacher": str(args.output)}, f"{args.output}: teacher; log and previews in {args.output}.run")
     return 0
 

@@ -46,6 +46,7 @@ def _teacher(p: argparse.ArgumentParser) -> None:
     p.add_argument("--stride", type=int, help="pixel-shuffle downsampling for --noise correlated (measured from the images)")
     p.add_argument("--batch", type=int, help="crops per step (4 on a CPU, 16 on a GPU)")
     p.add_argument("--crop", type=int, default=96, help="pixels on a side (%(default)s)")
+    p.add_argument("--backend", choices=("auto", "reference", "triton"), default="auto", help="of the operations")
 
 
 def _student(p: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,11 +23,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fastbsn import ops
 from fastbsn.errors import Interrupted, TrainingError
 from fastbsn.io.images import write_image
 from fastbsn.io.weights import save_networks
 from fastbsn.training import checkpoint
 from fastbsn.training.monitor import CsvLog, draw_curve, tensorboard_writer
+from fastbsn.training.step import EagerStep, GraphedStep
 
 EMA_SHARE = 0.03  # the average looks back at most this fraction of the steps so far
 
@@ -58,12 +61,15 @@ class LoopConfig:
 
 
 class Task(Protocol):
-    """What is trained: networks, a loss, learning-rate factors, and a picture of how it goes."""
+    """What is trained: networks, batches, a loss that depends on the phase, learning-rate factors, and a picture of how it goes."""
 
     networks: dict[str, nn.Module]
     config: dict[str, Any]
 
-    def loss(self, progress: float, places: torch.Generator, noise: torch.Generator) -> Tensor: ...
+    def batch(self, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, ...]: ...
+    def phase(self, progress: float) -> str: ...
+    @property
+    def loss(self) -> Callable[..., Tensor]: ...  # (phase, *batch) -> scalar
     def factors(self, progress: float) -> dict[str, float]: ...
     def preview(self, networks: dict[str, nn.Module]) -> np.ndarray: ...
 
@@ -87,6 +93,13 @@ def _stop_on_sigint() -> Iterator[threading.Event]:
         yield stop
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _set_rate(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], Tensor):  # a captured graph reads it
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def _place(net: nn.Module, device: torch.device) -> nn.Module:
@@ -121,8 +134,11 @@ def run(
     header: dict[str, Any] | None = None,
     progress: bool = True,
     on_step: Callable[[int], None] | None = None,
+    backend: str = "auto",
 ) -> Path:
     """Train until the budget is used, resuming from a checkpoint of the same configuration if there is one.
+
+    On a GPU the whole step (forward, backward, optimizer) is one CUDA graph; `backend` chooses the operations, see `ops.backend`.
 
     Returns:
         `output`, a safetensors file with the averaged networks; its header holds configuration, seconds and `header`.
@@ -134,21 +150,26 @@ def run(
     folder = output.with_name(output.name + ".run")
     folder.mkdir(parents=True, exist_ok=True)
     ckpt = folder / "checkpoint.safetensors"
-    settings = {"task": task.config, "loop": {**asdict(config), "steps": config.steps}, "threads": torch.get_num_threads()}
+    settings = {"task": task.config, "loop": asdict(config)}
     networks = {n: _place(net, device) for n, net in task.networks.items()}
     average = {n: copy.deepcopy(net).eval().requires_grad_(False) for n, net in networks.items()}
     groups = [{"params": list(net.parameters()), "name": name} for name, net in networks.items()]
-    optimizer = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.99))
+    gpu = device.type == "cuda"
+    optimizer = torch.optim.Adam(groups, lr=torch.tensor(config.lr, device=device) if gpu else config.lr, betas=(0.9, 0.99), capturable=gpu)
+    train_step = (GraphedStep if gpu else EagerStep)(task.loss, optimizer)
     generators = {"places": torch.Generator().manual_seed(config.seed), "noise": torch.Generator(device).manual_seed(config.seed + 1)}
     step, seconds = 0, 0.0
     if ckpt.exists():
         state = checkpoint.load(ckpt, networks, average, optimizer, generators, settings)
         step, seconds = int(state["step"]), float(state["seconds"])
+        if (threads := state.get("threads")) != torch.get_num_threads():
+            warnings.warn(f"the checkpoint was written with {threads} threads: training goes on, but not bit for bit", stacklevel=2)
     log = CsvLog(folder / "log.csv", ("step", "seconds", "loss", "lr"), keep_until=step)
     board = tensorboard_writer(folder)
 
     def save() -> None:
-        checkpoint.save(ckpt, networks, average, optimizer, generators, {"config": settings, "step": step, "seconds": seconds})
+        position = {"step": step, "seconds": seconds, "threads": torch.get_num_threads()}
+        checkpoint.save(ckpt, networks, average, optimizer, generators, {"config": settings, **position})
         write_image(folder / "preview.png", task.preview(average))
         draw_curve(folder / "log.csv", folder / "curve.png")
 
@@ -159,19 +180,16 @@ def run(
         bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}",
     )
     losses: list[Tensor] = []
-    with _stop_on_sigint() as stop, bar:
+    with _stop_on_sigint() as stop, ops.backend(backend), bar:
         clock = last_save = time.monotonic()
         while (fraction := config.progress(step, seconds)) < 1:
             factors = task.factors(fraction)
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * factors[group["name"]]
-            optimizer.zero_grad(set_to_none=True)
-            loss = task.loss(fraction, generators["places"], generators["noise"])
-            loss.backward()
-            optimizer.step()
+                _set_rate(group, config.lr * factors[group["name"]])
+            loss = train_step(task.phase(fraction), task.batch(generators["places"], generators["noise"]))
             step += 1
             _update_average(average, networks, min(config.ema, 1 - 1 / (1 + EMA_SHARE * step)))
-            losses.append(loss.detach())
+            losses.append(loss)
             now = time.monotonic()
             seconds, clock = seconds + now - clock, now
             if step % config.log_steps == 0:
@@ -181,7 +199,7 @@ def run(
                     raise TrainingError(
                         f"loss is {mean} at step {step}; expected a finite number: lower the learning rate (now {config.lr})"
                     )
-                log.write(step, round(seconds, 1), mean, max(g["lr"] for g in optimizer.param_groups))
+                log.write(step, round(seconds, 1), mean, max(float(g["lr"]) for g in optimizer.param_groups))
                 if board:
                     board.add_scalar("loss", mean, step)
                 bar.set_postfix_str(f"step {step}, {step / max(seconds, 1e-9):.2f} steps/s, loss {mean:.5f}", refresh=False)

@@ -73,7 +73,10 @@ class StudentTask:
         sigma = torch.empty(len(target), 1, 1, 1, device=target.device).uniform_(low / 255, high / 255, generator=noise)
         return sigma * torch.randn(target.shape, generator=noise, device=target.device)
 
-    def pairs(self, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    def phase(self, progress: float) -> str:
+        return "student"
+
+    def batch(self, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         """Inputs and targets [B, C, crop, crop] of one batch."""
         s = self.settings
         kind = torch.rand(s.batch, generator=places).tolist()
@@ -96,8 +99,7 @@ class StudentTask:
         layout = torch.channels_last
         return torch.cat(inputs).contiguous(memory_format=layout), torch.cat(targets).contiguous(memory_format=layout)
 
-    def loss(self, progress: float, places: torch.Generator, noise: torch.Generator) -> Tensor:
-        y, x = self.pairs(places, noise)
+    def loss(self, phase: str, y: Tensor, x: Tensor) -> Tensor:
         with autocast(self.device):
             estimate = self.networks["student"](y)
         return (estimate.float() - x).abs().mean()

@@ -91,21 +91,27 @@ class TeacherTask:
             "noise_model": SIGMA_RATE * warmup_cosine(progress, MU_END, 1.0),
         }
 
-    def loss(self, progress: float, places: torch.Generator, noise: torch.Generator) -> Tensor:
+    def phase(self, progress: float) -> str:
+        if not self.bayes or progress < MU_END:
+            return "mu"
+        return "sigma" if progress < SIGMA_END else "joint"
+
+    def batch(self, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, ...]:
+        """Noisy crops [B, C, crop, crop] and, for "gaussian", the noise level of their images [B, 1, 1, 1]."""
         crop = self.settings.crop * self.stride
-        batch = max(1, (self.settings.batch or 1) // self.stride**2)
-        where = draw_places(self.images, self.images.areas, batch, crop, places)
+        count = max(1, (self.settings.batch or 1) // self.stride**2)
+        where = draw_places(self.images, self.images.areas, count, crop, places)
         y = cut(self.images, where, crop, self.device)
         if self.stride > 1:
             y = space_to_batch(y, self.stride).contiguous(memory_format=torch.channels_last)
-        if not self.bayes or progress < MU_END:
-            with autocast(self.device):
-                mu, _ = self.dbsn(y)
-            return (mu.float() - y).abs().mean() if not self.bayes else ((mu.float() - y) ** 2).mean()
-        with torch.set_grad_enabled(progress >= SIGMA_END), autocast(self.device):
+        return (y,) if self.levels is None else (y, self.levels[where.image].to(self.device)[:, None, None, None])
+
+    def loss(self, phase: str, y: Tensor, level: Tensor | None = None) -> Tensor:
+        with torch.set_grad_enabled(phase != "sigma"), autocast(self.device):
             mu, features = self.dbsn(y)
         mu, features = mu.float(), features.float()
-        level = self.levels[where.image].to(self.device)[:, None, None, None] if self.levels is not None else None
+        if phase == "mu":
+            return ((mu - y) ** 2).mean() if self.bayes else (mu - y).abs().mean()
         return negative_log_likelihood(y, mu, self.networks["noise_model"](y, mu, features, level), self.settings.likelihood)
 
     @torch.no_grad()
@@ -126,6 +132,7 @@ def train_teacher(
     config: TeacherConfig | None = None,
     device: str = "cpu",
     progress: bool = True,
+    backend: str = "auto",
 ) -> Path:
     """Train a D-BSN (and its noise model) on noisy images; resumes if interrupted.
 
@@ -135,6 +142,8 @@ def train_teacher(
         loop: budget and optimizer.
         config: network and noise; default `TeacherConfig()`.
         device: torch device name.
+        progress: show a progress bar.
+        backend: of the operations: "auto", "triton" or "reference".
 
     Returns:
         `output`, holding "teacher" and, unless the noise is correlated, "noise_model".
@@ -146,4 +155,4 @@ def train_teacher(
     resolved = (config or TeacherConfig()).resolved(images, where)
     task = TeacherTask(images, resolved, where, loop.seed)
     header = {"kind": "teacher", "noise": resolved.noise, "stride": resolved.stride, "images": len(images.images)}
-    return run(task, loop, Path(output), where, header, progress)
+    return run(task, loop, Path(output), where, header, progress, backend=backend)
