@@ -62,6 +62,10 @@ class ImageSet:
     def areas(self) -> Tensor:  # [images]
         return torch.tensor([float(i.shape[1] * i.shape[2]) for i in self.images])
 
+    def to(self, device: torch.device) -> ImageSet:
+        """The same set on a device: a GPU holds the training images in their own dtype and cuts its crops itself."""
+        return ImageSet([x.to(device) for x in self.images], self.names)
+
     def at_least(self, size: int) -> ImageSet:
         """The same set with images smaller than `size` pixels on a side extended by repeating their border."""
 

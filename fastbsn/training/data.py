@@ -37,12 +37,11 @@ def draw_places(images: ImageSet, weights: Tensor, batch: int, crop: int, genera
     return Places(index, top, left, [int(r * 8) for r in u[2]])
 
 
-def cut(images: ImageSet, places: Places, crop: int, device: torch.device) -> Tensor:
+def cut(images: ImageSet, places: Places, crop: int) -> Tensor:
     """Crops [B, C, crop, crop], float32 in [0, 1] units, turned and flipped as `places` says."""
     crops = []
     for i, top, left, s in zip(places.image, places.top, places.left, places.symmetry, strict=True):
-        x = images.images[i][:, top : top + crop, left : left + crop]
-        x = to_unit(x.to(device, non_blocking=True))
+        x = to_unit(images.images[i][:, top : top + crop, left : left + crop])
         x = torch.rot90(x, s % 4, (1, 2))
         crops.append(x.flip(2) if s >= 4 else x)
     return torch.stack(crops).contiguous(memory_format=torch.channels_last)

@@ -55,10 +55,10 @@ class StudentTask:
         if config.clean > 0 and clean is None:
             raise InputError(f"clean={config.clean} needs clean images; give a clean folder or use clean=0")
         self.labels, self.weights = labels, labels.weights()
-        self.targets = labels.images.at_least(config.crop)
+        self.targets = labels.images.at_least(config.crop).to(device)
         needs_noisy = config.renoised + config.clean < 1
-        self.noisy = labels.load_noisy().at_least(config.crop) if needs_noisy else None
-        self.clean = clean.at_least(config.crop) if clean else None
+        self.noisy = labels.load_noisy().at_least(config.crop).to(device) if needs_noisy else None
+        self.clean = clean.at_least(config.crop).to(device) if clean else None
         self.config: dict[str, Any] = asdict(config) | {"labels": labels.digest, "sigma": list(config.sigma) if config.sigma else None}
         torch.manual_seed(seed)
         self.networks: dict[str, nn.Module] = {"student": UNet(labels.images.channels, config.channels, config.depth)}
@@ -88,11 +88,11 @@ class StudentTask:
             images = self.clean if source == "clean" else self.targets
             assert images is not None
             where = draw_places(images, images.areas if source == "clean" else self.weights, count, s.crop, places)
-            x = cut(images, where, s.crop, self.device)
+            x = cut(images, where, s.crop)
             index = torch.randint(len(self.weights), (count,), generator=places).tolist()
             if source == "label":
                 assert self.noisy is not None
-                inputs.append(cut(self.noisy, where, s.crop, self.device))
+                inputs.append(cut(self.noisy, where, s.crop))
             else:
                 inputs.append(x + self._fresh_noise(x, index, noise))
             targets.append(x)

@@ -72,7 +72,7 @@ class TeacherTask:
 
     def __init__(self, images: ImageSet, config: TeacherConfig, device: torch.device, seed: int):
         self.settings, self.device, self.stride = config, device, config.stride or 1
-        self.images = images.at_least(config.crop * self.stride)
+        self.images = images.at_least(config.crop * self.stride).to(device)
         self.config: dict[str, Any] = asdict(config) | {"images": len(images.images)}
         torch.manual_seed(seed)
         self.dbsn = DBSN(images.channels, config.channels, config.modules, config.variant, config.blind_spot)
@@ -101,7 +101,7 @@ class TeacherTask:
         crop = self.settings.crop * self.stride
         count = max(1, (self.settings.batch or 1) // self.stride**2)
         where = draw_places(self.images, self.images.areas, count, crop, places)
-        y = cut(self.images, where, crop, self.device)
+        y = cut(self.images, where, crop)
         if self.stride > 1:
             y = space_to_batch(y, self.stride).contiguous(memory_format=torch.channels_last)
         return (y,) if self.levels is None else (y, self.levels[where.image].to(self.device)[:, None, None, None])

@@ -123,7 +123,7 @@ def test_crops_of_aligned_sets_are_the_same_places(rng):
     a = ImageSet.from_arrays([rng.random((20, 30, 3)).astype(np.float32) for _ in range(3)])
     b = ImageSet([2 * x for x in a.images], a.names)
     places = draw_places(a, a.areas, 16, 12, torch.Generator().manual_seed(0))
-    x, y = (cut(s, places, 12, torch.device("cpu")) for s in (a, b))
+    x, y = (cut(s, places, 12) for s in (a, b))
     assert torch.equal(2 * x, y)
     assert len({tuple(c.flatten()[:4].tolist()) for c in x}) > 10
 
