@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from fastbsn.kernels.call import Call, Config, constants, width
-from fastbsn.kernels.tiles import bias_row, blocks, is_inside, relu, sum_taps
+from fastbsn.kernels.tiles import bias_block, bias_row, blocks, is_inside, relu, sum_taps
 
 
 @triton.jit
@@ -35,9 +35,9 @@ def conv_kernel(
     i_p = tl.program_id(0)
     row = i_p * BLOCK
     acc = tl.zeros([BLOCK, N], tl.float32)
-    acc = sum_taps(acc, x, w, row, pitch, 0, C, K, MASKED, CHUNK, STAGES, PRECISION)
     if b_ptr is not None:
         acc += bias_row(b_ptr, 0, CO, N)
+    acc = sum_taps(acc, x, w, row, pitch, 0, C, K, MASKED, CHUNK, STAGES, PRECISION)
     if RELU:
         acc = relu(acc)
     if gate is not None:
@@ -72,15 +72,14 @@ def residual_kernel(
     """y = inside * (x + 1x1(ReLU(3x3 x))). The second product goes CHUNK columns at a time, which keeps two blocks resident per SM."""
     x, w, w1, y = blocks(x, P, C, BLOCK, CHUNK), blocks(w, 9 * C, C, CHUNK, N), blocks(w1, C, C, N, CHUNK), blocks(y, P, C, BLOCK, CHUNK)
     row = tl.program_id(0) * BLOCK
-    acc = tl.zeros([BLOCK, N], tl.float32)
-    acc = sum_taps(acc, x, w, row, pitch, 0, C, 3, False, CHUNK, STAGES, PRECISION)
-    hidden = relu(acc + bias_row(b_ptr, 0, C, N)).to(y.dtype)
+    acc = bias_block(b_ptr, 0, C, BLOCK, N)
+    hidden = relu(sum_taps(acc, x, w, row, pitch, 0, C, 3, False, CHUNK, STAGES, PRECISION)).to(y.dtype)
     if h is not None:
         blocks(h, P, C, BLOCK, N).store([row, 0], hidden)
     inside = is_inside(inside_ptr, row, BLOCK)
     for c in tl.static_range(0, C, CHUNK):
-        out = tl.dot(hidden, w1.load([0, c]), input_precision=PRECISION)
-        out += bias_row(b_ptr, C + c, C - c, CHUNK) + x.load([row, c])
+        out = bias_block(b_ptr, C + c, C - c, BLOCK, CHUNK)
+        out = tl.dot(hidden, w1.load([0, c]), out, input_precision=PRECISION) + x.load([row, c])
         y.store([row, c], tl.where(inside, out, 0.0).to(y.dtype))
 
 

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from fastbsn.kernels.call import Call, Config, constants, width
-from fastbsn.kernels.tiles import bias_row, blocks, relu, tap_of
+from fastbsn.kernels.tiles import bias_block, blocks, relu, tap_of
 
 
 @triton.jit
@@ -68,7 +68,7 @@ def head_kernel(
     inside = (phase < images * D * D) & (py < height) & (px < width)
     pixel = (phase // (D * D) * height + py).to(tl.int64) * width + px
     k = tl.arange(0, KX)[None, :]
-    acc = tl.zeros([BLOCK, N], tl.float32)
+    acc = bias_block(b_ptr, 0, C, BLOCK, N)
     for i in tl.range(0, K * K - 1, num_stages=STAGES):
         tap = tap_of(i, K, True)
         dy, dx = tap // K - K // 2, tap % K - K // 2
@@ -77,14 +77,15 @@ def head_kernel(
         for c in tl.static_range(0, C, CHUNK):
             head = relu(tl.dot(near, wh.load([0, c]), input_precision=PRECISION)).to(y.dtype)
             acc = tl.dot(head, wm.load([i * C + c, 0]), acc, input_precision=PRECISION)
-    out = relu(acc + bias_row(b_ptr, 0, C, N)).to(y.dtype)
-    out = relu(tl.dot(out, w1.load([0, 0]), input_precision=PRECISION) + bias_row(b_ptr, C, C, N)).to(y.dtype)
-    out = relu(tl.dot(out, w1.load([C, 0]), input_precision=PRECISION) + bias_row(b_ptr, 2 * C, C, N))
+    out = relu(acc).to(y.dtype)
+    out = relu(tl.dot(out, w1.load([0, 0]), bias_block(b_ptr, C, C, BLOCK, N), input_precision=PRECISION)).to(y.dtype)
+    out = relu(tl.dot(out, w1.load([C, 0]), bias_block(b_ptr, 2 * C, C, BLOCK, N), input_precision=PRECISION))
     y.store([tl.program_id(0) * BLOCK, 0], tl.where(inside[:, None], out, 0.0).to(y.dtype))
 
 
 @triton.jit
 def _branch(
+    acc,
     s_ptr,
     wp,
     known,
@@ -96,18 +97,15 @@ def _branch(
     first,
     C: tl.constexpr,
     D: tl.constexpr,
-    BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
-    N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """[BLOCK, N] fp32: pixels of a branch [P, C] times the matrix that begins in row `first` of wp."""
+    """acc + pixels of a branch [P, C] times the matrix that begins in row `first` of wp."""
     row = ((n * D + py % D) * D + px % D) * rows + py // D
-    at = row.to(tl.int64) * pitch + px // D
-    acc = tl.zeros([BLOCK, N], tl.float32)
+    at = (row.to(tl.int64) * pitch + px // D)[:, None] * C
     for c in tl.static_range(0, C, CHUNK):
         k = c + tl.arange(0, CHUNK)[None, :]
-        a = tl.load(s_ptr + at[:, None] * C + k, mask=known & (k < C), other=0.0)
+        a = tl.load(s_ptr + at + k, mask=known & (k < C), other=0.0)
         acc = tl.dot(a, wp.load([first + c, 0]), acc, input_precision=PRECISION)
     return acc
 
@@ -118,9 +116,10 @@ def tail_kernel(
     s3_ptr,  # [P, C] branch of dilation 3
     w,  # [7 * C, C] in blocks [N, N]: of branch 2, of branch 3, join of 2, join of 3, three tail layers
     wp,  # the same in blocks [CHUNK, N]
+    wo,  # the same in blocks [N, NO], for the last layer
     b_ptr,  # [7, C] fp32: of branch 2, of branch 3, join, unused, three tail layers
     mu_ptr,  # [N, IN, H, W] fp32
-    features_ptr,  # [N, C, H, W] fp32, or None
+    features,  # [N * H * W, C] fp32, or None
     pixels,  # N * H * W
     height,
     width,
@@ -129,6 +128,7 @@ def tail_kernel(
     rows3,
     pitch3,
     IN: tl.constexpr,
+    NO: tl.constexpr,
     C: tl.constexpr,
     LIGHT: tl.constexpr,
     FOLDED: tl.constexpr,  # the first tail layer is already in the matrices of the branches
@@ -138,32 +138,36 @@ def tail_kernel(
     PRECISION: tl.constexpr,
 ):
     """Light: ReLU(1x1) per branch, join, ReLU, tail. Paper: the linear 1x1 of the branches are folded into the join."""
-    w, wp = blocks(w, 7 * C, C, N, N), blocks(wp, 7 * C, C, CHUNK, N)
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    plane = height.to(tl.int64) * width
+    w, wp, wo = blocks(w, 7 * C, C, N, N), blocks(wp, 7 * C, C, CHUNK, N), blocks(wo, 7 * C, C, N, NO)
+    first = tl.program_id(0) * BLOCK
+    i = first + tl.arange(0, BLOCK)
     known = (i < pixels)[:, None]
+    plane = height * width
     n, r = i // plane, i % plane
     py, px = r // width, r % width
-    a2 = _branch(s2_ptr, wp, known, n, py, px, rows2, pitch2, 0, C, 2, BLOCK, CHUNK, N, PRECISION)
+    z = bias_block(b_ptr, 2 * C, C, BLOCK, N)
     if LIGHT:
-        a2 = relu(a2 + bias_row(b_ptr, 0, C, N)).to(w.dtype)
-        a2 = tl.dot(a2, w.load([2 * C, 0]), input_precision=PRECISION)
-    a3 = _branch(s3_ptr, wp, known, n, py, px, rows3, pitch3, C, C, 3, BLOCK, CHUNK, N, PRECISION)
-    if LIGHT:
-        a3 = relu(a3 + bias_row(b_ptr, C, C, N)).to(w.dtype)
-        a3 = tl.dot(a3, w.load([3 * C, 0]), input_precision=PRECISION)
-    z = a2 + a3 + bias_row(b_ptr, 2 * C, C, N)
-    column = tl.arange(0, N)[None, :]
-    if features_ptr is not None:
-        tl.store(features_ptr + (n[:, None] * C + column) * plane + r[:, None], z, mask=known & (column < C))
+        a = bias_block(b_ptr, 0, C, BLOCK, N)
+        a = relu(_branch(a, s2_ptr, wp, known, n, py, px, rows2, pitch2, 0, C, 2, CHUNK, PRECISION)).to(w.dtype)
+        z = tl.dot(a, w.load([2 * C, 0]), z, input_precision=PRECISION)
+        a = bias_block(b_ptr, C, C, BLOCK, N)
+        a = relu(_branch(a, s3_ptr, wp, known, n, py, px, rows3, pitch3, C, C, 3, CHUNK, PRECISION)).to(w.dtype)
+        z = tl.dot(a, w.load([3 * C, 0]), z, input_precision=PRECISION)
+    else:
+        z = _branch(z, s2_ptr, wp, known, n, py, px, rows2, pitch2, 0, C, 2, CHUNK, PRECISION)
+        z = _branch(z, s3_ptr, wp, known, n, py, px, rows3, pitch3, C, C, 3, CHUNK, PRECISION)
+    if features is not None:
+        blocks(features, pixels, C, BLOCK, N).store([first, 0], z)
     if LIGHT:
         z = relu(z)
     if not FOLDED:
-        z = tl.dot(z.to(w.dtype), w.load([4 * C, 0]), input_precision=PRECISION) + bias_row(b_ptr, 4 * C, C, N)
+        z = tl.dot(z.to(w.dtype), w.load([4 * C, 0]), bias_block(b_ptr, 4 * C, C, BLOCK, N), input_precision=PRECISION)
     z = relu(z).to(w.dtype)
-    z = relu(tl.dot(z, w.load([5 * C, 0]), input_precision=PRECISION) + bias_row(b_ptr, 5 * C, C, N)).to(w.dtype)
-    z = tl.dot(z, w.load([6 * C, 0]), input_precision=PRECISION) + bias_row(b_ptr, 6 * C, C, N)
-    tl.store(mu_ptr + (n[:, None] * IN + column) * plane + r[:, None], z, mask=known & (column < IN))
+    z = relu(tl.dot(z, w.load([5 * C, 0]), bias_block(b_ptr, 5 * C, C, BLOCK, N), input_precision=PRECISION)).to(w.dtype)
+    out = tl.dot(z, wo.load([6 * C, 0]), bias_block(b_ptr, 6 * C, C, BLOCK, NO), input_precision=PRECISION)
+    column = tl.arange(0, NO)[None, :]
+    at = (n.to(tl.int64) * IN * plane + r)[:, None] + column.to(tl.int64) * plane
+    tl.store(mu_ptr + at, out, mask=known & (column < IN))
 
 
 def packed_width(in_channels: int) -> int:
@@ -183,5 +187,6 @@ def head_call(config: Config, c: int, d: int, in_channels: int, precision: str =
 
 def tail_call(config: Config, c: int, in_channels: int, light: bool, folded: bool, precision: str = "ieee") -> Call:
     n = width(c)
-    sizes = dict(IN=in_channels, C=c, LIGHT=light, FOLDED=folded, BLOCK=config.block, CHUNK=config.chunk, N=n, PRECISION=precision)
-    return Call(tail_kernel, config, dict(w=(n, n), wp=(config.chunk, n)), sizes)
+    sizes = dict(IN=in_channels, NO=width(in_channels), C=c, LIGHT=light, FOLDED=folded, N=n)
+    shapes = dict(w=(n, n), wp=(config.chunk, n), wo=(n, width(in_channels)), features=(config.block, n))
+    return Call(tail_kernel, config, shapes, sizes | dict(BLOCK=config.block, CHUNK=config.chunk, PRECISION=precision))

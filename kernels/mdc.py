@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from fastbsn.kernels.call import Call, Config, constants, width
-from fastbsn.kernels.tiles import bias_row, blocks, is_inside, relu, sum_taps
+from fastbsn.kernels.tiles import bias_block, blocks, is_inside, relu, sum_taps
 
 KEPT = ("x", "a1", "b1", "a", "b", "c", "j", "u", "v")  # slots of a module that its backward pass reads
 A1, B1, CC, JA, JB, JC, T1, T2 = (tl.constexpr(i) for i in range(8))
@@ -39,10 +39,9 @@ def mdc_first_kernel(
     p = tl.program_id(0) * BLOCK
     inside = is_inside(inside_ptr, p, BLOCK)
     for i in tl.static_range(2):
-        acc = tl.zeros([BLOCK, N], tl.float32)
-        acc = sum_taps(acc, s, w1, x_row + p, 0, (A1 + i) * C, C, 1, False, CHUNK, STAGES, PRECISION)
-        out = relu(acc + bias_row(b_ptr, (BIAS_A1 + 2 * i) * C, C, N))
-        sn.store([a1_row + i * P + p, 0], tl.where(inside, out, 0.0).to(sn.dtype))
+        acc = bias_block(b_ptr, (BIAS_A1 + 2 * i) * C, C, BLOCK, N)
+        acc = relu(sum_taps(acc, s, w1, x_row + p, 0, (A1 + i) * C, C, 1, False, CHUNK, STAGES, PRECISION))
+        sn.store([a1_row + i * P + p, 0], tl.where(inside, acc, 0.0).to(sn.dtype))
 
 
 @triton.jit
@@ -77,34 +76,35 @@ def mdc_rest_kernel(
     w1, wc, wj = blocks(w1, 8 * C, C, N, N), blocks(wc, 8 * C, C, CHUNK, CHUNK), blocks(wj, 8 * C, C, CHUNK, N)
     p = tl.program_id(0) * BLOCK
     keep = keep_row + p
-    acc = tl.zeros([BLOCK, N], tl.float32)
-    acc = sum_taps(acc, s, w5, a1_row + p, pitch, 0, C, 5, False, CHUNK, STAGES, PRECISION)
-    a = relu(acc + bias_row(b_ptr, BIAS_A2 * C, C, N)).to(s.dtype)
-    acc = tl.zeros([BLOCK, N], tl.float32)
-    acc = sum_taps(acc, s, w3, a1_row + P + p, pitch, 0, C, 3, False, CHUNK, STAGES, PRECISION)
-    b = relu(acc + bias_row(b_ptr, BIAS_B2 * C, C, N)).to(s.dtype)
-    joined = tl.dot(a, w1.load([JA * C, 0]), input_precision=PRECISION)
+    acc = bias_block(b_ptr, BIAS_A2 * C, C, BLOCK, N)
+    a = relu(sum_taps(acc, s, w5, a1_row + p, pitch, 0, C, 5, False, CHUNK, STAGES, PRECISION)).to(s.dtype)
+    joined = bias_block(b_ptr, BIAS_JOIN * C, C, BLOCK, N)
+    joined = tl.dot(a, w1.load([JA * C, 0]), joined, input_precision=PRECISION)
+    acc = bias_block(b_ptr, BIAS_B2 * C, C, BLOCK, N)
+    b = relu(sum_taps(acc, s, w3, a1_row + P + p, pitch, 0, C, 3, False, CHUNK, STAGES, PRECISION)).to(s.dtype)
     joined = tl.dot(b, w1.load([JB * C, 0]), joined, input_precision=PRECISION)
     if KEEP:
         sn.store([keep, 0], a)
         sn.store([keep + P, 0], b)
     for m in tl.static_range(0, C, CHUNK):  # the 1x1 path goes CHUNK columns at a time, which saves registers
-        part = tl.zeros([BLOCK, CHUNK], tl.float32)
+        part = bias_block(b_ptr, BIAS_C * C + m, C - m, BLOCK, CHUNK)
         for k in tl.static_range(0, C, CHUNK):
             part = tl.dot(s.load([x_row + p, k]), wc.load([CC * C + k, m]), part, input_precision=PRECISION)
-        c = relu(part + bias_row(b_ptr, BIAS_C * C + m, C - m, CHUNK)).to(s.dtype)
+        c = relu(part).to(s.dtype)
         joined = tl.dot(c, wj.load([JC * C + m, 0]), joined, input_precision=PRECISION)
         if KEEP:
             s.store([keep + 2 * P, m], c)
-    joined = relu(joined + bias_row(b_ptr, BIAS_JOIN * C, C, N))
+    joined = relu(joined)
     if KEEP:
         sn.store([keep + 3 * P, 0], joined.to(s.dtype))
     u = (joined + sn.load([x_row + p, 0])).to(s.dtype)
-    v = relu(tl.dot(u, w1.load([T1 * C, 0]), input_precision=PRECISION) + bias_row(b_ptr, BIAS_T1 * C, C, N)).to(s.dtype)
+    v = bias_block(b_ptr, BIAS_T1 * C, C, BLOCK, N)
+    v = relu(tl.dot(u, w1.load([T1 * C, 0]), v, input_precision=PRECISION)).to(s.dtype)
     if KEEP:
         sn.store([keep + 4 * P, 0], u)
         sn.store([keep + 5 * P, 0], v)
-    y = relu(tl.dot(v, w1.load([T2 * C, 0]), input_precision=PRECISION) + bias_row(b_ptr, BIAS_T2 * C, C, N))
+    y = bias_block(b_ptr, BIAS_T2 * C, C, BLOCK, N)
+    y = relu(tl.dot(v, w1.load([T2 * C, 0]), y, input_precision=PRECISION))
     sn.store([y_row + p, 0], tl.where(is_inside(inside_ptr, p, BLOCK), y, 0.0).to(s.dtype))
 
 

@@ -32,6 +32,12 @@ def bias_row(b_ptr, first, C, N: tl.constexpr):
 
 
 @triton.jit
+def bias_block(b_ptr, first, C, BLOCK: tl.constexpr, N: tl.constexpr):
+    """[BLOCK, N]: the bias in every row, to start a sum with."""
+    return tl.zeros([BLOCK, N], tl.float32) + bias_row(b_ptr, first, C, N)
+
+
+@triton.jit
 def is_inside(inside_ptr, p, BLOCK: tl.constexpr):
     """[BLOCK, 1]: true where a position holds a pixel, false in the zero padding."""
     return (tl.load(inside_ptr + p + tl.arange(0, BLOCK)) != 0)[:, None]

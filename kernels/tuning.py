@@ -17,7 +17,7 @@ from fastbsn.kernels.call import Config, width
 TABLE = Path(__file__).with_name("tuning.json")
 SHARED = {"sm_80": 163 * 1024, "sm_89": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}  # bytes per block
 TMA = ("sm_90", "sm_100")
-TUNED = (48, 64, 96, 128, 256)
+TUNED = (48, 64, 96, 128)
 INTERPRETER = Config(128, 32, 4, 2)
 _forced: dict[str, Config] = {}
 

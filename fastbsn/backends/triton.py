@@ -152,7 +152,7 @@ class _Size:
         self.image = torch.empty(shape, device=device)
         self.packed = torch.empty(n * h * w, self.ends.packed_width(inputs), dtype=net.dtype, device=device)
         self.mu = torch.empty(shape, device=device)
-        self.features = torch.empty(n, c, h, w, device=device) if net.features else None
+        self.features = torch.empty(n * h * w, c, device=device) if net.features else None
         self.graph = self._capture() if device.type == "cuda" else None
         self.done = torch.cuda.Event() if self.graph is not None else None
 
@@ -203,4 +203,5 @@ class _Size:
         return results
 
     def _results(self) -> tuple[Tensor, Tensor | None]:
-        return self.mu.clone(), None if self.features is None else self.features.clone()
+        (n, _, h, w), features = self.shape, self.features
+        return self.mu.clone(), None if features is None else features.clone().view(n, h, w, -1).permute(0, 3, 1, 2)

@@ -19,7 +19,7 @@ from fastbsn.errors import BackendError
 
 NAMES = ("auto", "reference", "triton")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-MAX_CHANNELS = 256
+MAX_CHANNELS = 128
 OLDEST_TRITON = (3, 6)
 _choice = "auto"
 _warned: set[str] = set()

@@ -1,0 +1,234 @@
+"""Compile every shipped configuration without a GPU and check what decides its speed.
+
+    python -m fastbsn.kernels.aot [--out FOLDER] [--arch sm_90 ...] [--all]
+
+Needs triton, not torch. Writes FOLDER/aot.json and FOLDER/aot.txt: kernel x architecture x registers x shared memory x instructions.
+Fails if a kernel needs more shared memory than the architecture has, uses the stack or local memory, or, on sm_90, if a product does
+not run as HGMMA fed by UTMALDG, or a loop with HGMMA also has LDSM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from fastbsn.kernels import conv, ends, mdc, mdc_backward, tuning, wgrad
+from fastbsn.kernels.call import Call
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+POINTERS = {
+    "b_ptr": "*fp32",
+    "sums_ptr": "*fp32",
+    "dw_ptr": "*fp32",
+    "image_ptr": "*fp32",
+    "mu_ptr": "*fp32",
+    "inside_ptr": "*u8",
+    "table_ptr": "*i32",
+}  # other pointers, and arrays read by blocks, are of the dtype of the network
+COUNTED = r"\b(HGMMA|UTC\w*MMA|HMMA|UTMALDG|UTMASTG|LDGSTS|LDSM|STSM|LDL|STL|LDG|STG)\b"
+OWN_WIDTH = {"light": 128, "paper": 96}
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A configuration that a network launches: `absent` operands are None."""
+
+    name: str
+    call: Call
+    absent: tuple[str, ...] = ()
+    main_loop: bool = True  # has a loop over taps or positions that is to run as HGMMA fed by TMA
+
+
+def shipped(arch: str, widths: dict[str, tuple[int, ...]]) -> Iterator[Shipped]:
+    """Everything that a light or a paper network of these widths launches on `arch`, in 16-bit."""
+
+    def config(kernel: str, c: int) -> Any:
+        return tuning.config(kernel, arch, c, 2)
+
+    for c in sorted({*widths["light"], *widths["paper"]}):
+        for k in (3, 5):
+            masked = conv.conv_call(config("conv", c), c, c, k, masked=True, relu=True)
+            yield Shipped(f"masked {k}x{k}", masked, ("gate", "residual", "sums_ptr"))
+        yield Shipped(
+            "masked 5x5 dgrad", conv.conv_call(config("conv", c), c, c, 5, masked=True), ("b_ptr", "gate", "residual", "sums_ptr")
+        )
+        yield Shipped("wgrad", wgrad.wgrad_call(config("wgrad", c), c, c))
+        yield Shipped("head d=2", ends.head_call(config("head", c), c, 2, 3))
+        yield Shipped("head d=3", ends.head_call(config("head", c), c, 3, 3))
+    yield Shipped("pack", ends.pack_call(config("pack", 16), 3), main_loop=False)
+    for c in widths["light"]:
+        yield Shipped("residual", conv.residual_call(config("residual", c), c), ("h",))
+        yield Shipped("residual, training", conv.residual_call(config("residual", c), c))
+        yield Shipped("1x1 dgrad", conv.conv_call(config("conv", c), c, c, 1), ("b_ptr", "residual"), main_loop=False)
+        yield Shipped("3x3 dgrad", conv.conv_call(config("conv", c), c, c, 3), ("b_ptr", "gate"))
+        yield Shipped("tail, light", ends.tail_call(config("tail", c), c, 3, True, False), main_loop=False)
+    for c in widths["paper"]:
+        yield Shipped("mdc first", mdc.mdc_first_call(config("mdc_first", c), c))
+        yield Shipped("mdc rest", mdc.mdc_rest_call(config("mdc_rest", c), c, False))
+        yield Shipped("mdc rest, training", mdc.mdc_rest_call(config("mdc_rest", c), c, True))
+        first, rest = config("mdc_backward_first", c), config("mdc_backward_rest", c)
+        yield Shipped("mdc backward first", mdc_backward.mdc_backward_first_call(first, c), main_loop=False)
+        yield Shipped("mdc backward rest", mdc_backward.mdc_backward_rest_call(rest, c))
+        yield Shipped("tail, paper", ends.tail_call(config("tail", c), c, 3, False, False), main_loop=False)
+        yield Shipped("tail, paper, folded", ends.tail_call(config("tail", c), c, 3, False, True), ("features",), main_loop=False)
+
+
+def compile_for(item: Shipped, arch: str, dtype: str) -> Any:
+    """The compiled kernel, as `launch` would compile it on `arch`."""
+    call, signature, constants, attributes = item.call, {}, dict(item.call.constants), {}
+    for i, name in enumerate(call.kernel.arg_names):
+        if name in item.absent:
+            constants[name] = None
+        if name in constants:
+            signature[name] = "constexpr"
+        elif name in call.blocks:
+            (rows, columns), element = call.blocks[name], "fp32" if name == "features" else dtype
+            signature[name] = f"tensordesc<{element}[{rows},{columns}]>" if arch in tuning.TMA else f"*{element}"
+        else:
+            signature[name] = POINTERS.get(name, f"*{dtype}" if name.endswith("_ptr") else "i32")
+        if signature[name].startswith("*"):
+            attributes[(i,)] = [["tt.divisibility", 16]]
+    source = ASTSource(fn=call.kernel, signature=signature, constexprs=constants, attrs=attributes)
+    options = {"num_warps": call.config.warps, "num_stages": call.config.stages, "enable_fp_fusion": True}
+    return triton.compile(source, target=GPUTarget("cuda", int(arch[3:]), 32), options=options)
+
+
+def disassemble(cubin: bytes) -> tuple[str, str]:
+    """(resource usage, SASS)."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        outputs = (subprocess.run([CUOBJDUMP, o, file.name], capture_output=True, text=True, check=True) for o in ("-res-usage", "-sass"))
+        usage, sass = (o.stdout for o in outputs)
+    return usage, sass
+
+
+def loops(sass: str, opcode: str) -> list[str]:
+    """The instructions of every loop that contains `opcode`: those that it can reach and that can reach it."""
+    lines = [(int(m[1], 16), m[2]) for m in re.finditer(r"/\*([0-9a-f]{4,})\*/\s+([^;]+);", sass)]
+    at = {address: i for i, (address, _) in enumerate(lines)}
+    forward: list[list[int]] = []
+    for i, (_, text) in enumerate(lines):
+        jump = re.match(r"(@!?\w+ )?(BRA|EXIT|RET|BRX)\b.*?(0x[0-9a-f]+)?\s*$", text.strip())
+        target = [at[int(jump[3], 16)]] if jump and jump[3] and int(jump[3], 16) in at else []
+        falls = jump is None or jump[1] is not None or (jump[2] == "BRA" and re.search(r"BRA\S*\s+!?U?P", text) is not None)
+        forward.append(target + ([i + 1] if falls and i + 1 < len(lines) else []))
+    backward: list[list[int]] = [[] for _ in lines]
+    for i, successors in enumerate(forward):
+        for j in successors:
+            backward[j].append(i)
+
+    def reached(start: int, edges: list[list[int]]) -> set[int]:
+        seen, stack = set(), list(edges[start])
+        while stack:
+            i = stack.pop()
+            if i not in seen:
+                seen.add(i)
+                stack += edges[i]
+        return seen
+
+    found: list[set[int]] = []
+    for i, (_, text) in enumerate(lines):
+        if re.search(rf"\b{opcode}\b", text) and not any(i in body for body in found):
+            body = reached(i, forward) & reached(i, backward)
+            if i in body:
+                found.append(body)
+    return ["\n".join(lines[i][1] for i in sorted(body)) for body in found]
+
+
+def faults(row: dict[str, Any], sass: str, main_loop: bool) -> list[str]:
+    arch, mix, found = row["arch"], row["instructions"], []
+    if row["shared"] > tuning.SHARED[arch]:
+        found.append(f"shared memory {row['shared']} bytes; {arch} has {tuning.SHARED[arch]}")
+    if row["stack"] or mix.get("LDL") or mix.get("STL"):
+        found.append(f"stack {row['stack']} bytes, {mix.get('LDL', 0)} LDL, {mix.get('STL', 0)} STL; expected none")
+    if arch == "sm_90" and main_loop:
+        products = loops(sass, "HGMMA")
+        if not products:
+            found.append("no loop with HGMMA")
+        found += [f"a loop with HGMMA has {word}" for word in ("LDSM", "HMMA") if any(re.search(rf"\b{word}\b", b) for b in products)]
+        if not any("UTMALDG" in body for body in products):
+            found.append("no loop with HGMMA is fed by UTMALDG")
+    return found
+
+
+def check(item: Shipped, arch: str, dtype: str) -> dict[str, Any]:
+    start, config = time.monotonic(), item.call.config
+    kernel = compile_for(item, arch, dtype)
+    usage, sass = disassemble(kernel.asm["cubin"])
+    used = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert used, usage
+    row = {
+        "kernel": item.name,
+        "channels": item.call.constants.get("C", item.call.constants.get("KX")),
+        "arch": arch,
+        "config": [config.block, config.chunk, config.warps, config.stages],
+        "registers": int(used[1]),
+        "stack": int(used[2]),
+        "shared": kernel.metadata.shared,
+        "instructions": dict(sorted(Counter(re.findall(COUNTED, sass)).items())),
+        "loops": [dict(sorted(Counter(re.findall(COUNTED, body)).items())) for body in loops(sass, "HGMMA")],
+    }
+    blocks = min(
+        65536 // (32 * config.warps * -(-row["registers"] // 8) * 8),
+        tuning.SHARED[arch] // (row["shared"] + 1024),
+        2048 // (32 * config.warps),
+    )
+    return row | {"blocks_per_sm": blocks, "faults": faults(row, sass, item.main_loop), "seconds": round(time.monotonic() - start, 1)}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        f"triton {triton.__version__}",
+        f"{'kernel':22} {'C':>3} {'arch':6} {'config':>14} {'reg':>3} {'shared':>6} blocks/SM  instructions",
+    ]
+    for r in rows:
+        mix = " ".join(f"{k} {v}" for k, v in r["instructions"].items())
+        config = "x".join(map(str, r["config"]))
+        line = f"{r['kernel']:22} {r['channels']:3} {r['arch']:6} {config:>14} {r['registers']:3} {r['shared']:6} {r['blocks_per_sm']:9}  {mix}"
+        lines += [line, *(f"    FAULT {fault}" for fault in r["faults"])]
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="folder for aot.json and aot.txt")
+    parser.add_argument("--arch", nargs="+", default=list(tuning.SHARED), choices=list(tuning.SHARED))
+    parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp16"])
+    parser.add_argument("--all", action="store_true", help="every tuned width, not only 128 (light) and 96 (paper)")
+    arguments = parser.parse_args(argv)
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        parser.error("TRITON_INTERPRET=1 is set; unset it: the interpreter compiles nothing")
+    wide = tuning.TUNED if arguments.all else ()
+    widths = {variant: wide or (own,) for variant, own in OWN_WIDTH.items()}
+    rows = []
+    for arch in arguments.arch:
+        for item in shipped(arch, widths):
+            rows.append(check(item, arch, arguments.dtype))
+            print(table(rows[-1:]).split("\n", 2)[2], end="", flush=True)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "aot.json").write_text(json.dumps({"triton": triton.__version__, "rows": rows}, indent=1))
+        (arguments.out / "aot.txt").write_text(table(rows))
+    bad = sum(bool(row["faults"]) for row in rows)
+    print(f"triton {triton.__version__}: {len(rows)} configurations, {bad} with faults, {sum(row['seconds'] for row in rows):.0f} s")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
