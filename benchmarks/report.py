@@ -1,7 +1,8 @@
 """README tables and figures from benchmarks/results/*.json: `python -m benchmarks.report [--check | --compare OLD NEW]`.
 
 A table stands in README between `<!-- table:NAME -->` and `<!-- end -->` and comes from results/NAME.json; the kind of table is NAME
-up to its first dash, so that results/gpu-h100.json is a table of kind "gpu".
+up to its first dash, so that results/gpu-h100.json is a table of kind "gpu". Tables of kind "quality" join all results/NAME*.json. A
+table without a result file stays empty.
 """
 
 from __future__ import annotations
@@ -27,27 +28,26 @@ def load(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def _render(name: str, results: Path) -> str:
+    """The table's lines, or nothing where there is no result."""
+    kind = name.split("-")[0]
+    if kind not in TABLES:
+        raise KeyError(f"table:{name}; expected a name that begins with one of {', '.join(TABLES)}")
+    files = sorted(results.glob(f"{name}*.json")) if kind == "quality" else [results / f"{name}.json"]
+    found = [load(path) for path in files if path.exists()]
+    if not found:
+        return ""
+    return render(kind, sum(found, []) if kind == "quality" else found[0]) + "\n"
+
+
 def update(text: str, results: Path = RESULTS) -> str:
-    """`text` with every marked table rendered anew.
-
-    Raises:
-        FileNotFoundError: a marker without its result file.
-        KeyError: a marker of no known kind.
-    """
-
-    def table(match: re.Match[str]) -> str:
-        name = match["name"]
-        if name.split("-")[0] not in TABLES:
-            raise KeyError(f"table:{name}; expected a name that begins with one of {', '.join(TABLES)}")
-        return f"<!-- table:{name} -->\n{render(name.split('-')[0], load(results / f'{name}.json'))}\n<!-- end -->"
-
-    return MARKER.sub(table, text)
+    """`text` with every marked table rendered anew; KeyError for a marker of no known kind."""
+    return MARKER.sub(lambda m: f"<!-- table:{m['name']} -->\n{_render(m['name'], results)}<!-- end -->", text)
 
 
 def disagreements(text: str, results: Path = RESULTS) -> list[str]:
     """Names of tables in `text` that are not what their result files say."""
-    new = {m["name"]: m["body"] for m in MARKER.finditer(update(text, results))}
-    return [m["name"] for m in MARKER.finditer(text) if m["body"] != new[m["name"]]]
+    return [m["name"] for m in MARKER.finditer(text) if m["body"] != _render(m["name"], results)]
 
 
 def _speeds(result: dict[str, Any]) -> dict[tuple[str, str, str], tuple[float, float]]:

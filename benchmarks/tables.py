@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
 
+# PSNR of BM3D (colour: CBM3D), told sigma, and of the teacher of Wu et al., ECCV 2020, by set and noise, as that paper reports them.
+PUBLISHED = {
+    ("bsd68", "gaussian:15"): (31.07, 31.24),
+    ("bsd68", "gaussian:25"): (28.57, 28.88),
+    ("bsd68", "gaussian:50"): (25.62, 25.81),
+    ("cbsd68", "gaussian:15"): (33.52, 33.56),
+    ("cbsd68", "gaussian:25"): (30.71, 30.61),
+    ("cbsd68", "gaussian:50"): (27.38, 27.41),
+}
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; every column but the first is right-aligned."""
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """A Markdown table; the first `texts` columns are left-aligned, the others right-aligned."""
+    lines = [head, ["---"] * texts + ["--:"] * (len(head) - texts), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
@@ -64,7 +75,7 @@ def _methods(rows: Sequence[Row]) -> str:
         minutes = f"{r['train_minutes']:g}" if r.get("train_minutes") else ""
         psnr, seconds = (r["reason"], "") if "reason" in r else (f"{r['psnr']:.2f}", f"{r['seconds']:.3g}")
         lines.append([r["method"], told, minutes, psnr, seconds])
-    return table(["method", "noise level", "training, minutes", "PSNR, dB", "seconds per image"], lines)
+    return table(["method", "noise level", "training, minutes", "PSNR, dB", "seconds per image"], lines, 2)
 
 
 def cpu(result: Row) -> str:
@@ -85,7 +96,7 @@ def summary(rows: Sequence[Row]) -> str:
         ratio = f"{fastest[0]['ms'] / fastest[1]['ms']:.2f}x" if all(fastest) else ""
         bad = sum(r["status"] in ("refused", "failed") for r in mine)
         lines.append([f"{case[0]}: {case[1]}", *cells, ratio, str(bad)])
-    return table(["case", "fastest baseline", "fastest of fastbsn", "speed-up", "refused or failed"], lines)
+    return table(["case", "fastest baseline", "fastest of fastbsn", "speed-up", "refused or failed"], lines, 3)
 
 
 def _sections(sections: Row) -> str:
@@ -119,7 +130,7 @@ def ablation(result: Row) -> str:
         lines.append([r["question"], r["name"], r["noise"], _number(r["psnr"], 2), gain])
     s = result["settings"]
     note = f"Budget of every training: {s['budget']}; {s['images']} training images, {s['test']} test images; seed {s['seed']}."
-    return "\n\n".join([table(["question", "estimate", "noise", "PSNR, dB", "gain, dB"], lines), f"{note} {machine(result['machine'])}"])
+    return "\n\n".join([table(["question", "estimate", "noise", "PSNR, dB", "gain, dB"], lines, 3), f"{note} {machine(result['machine'])}"])
 
 
 def speedrun(result: Row) -> str:
@@ -141,13 +152,17 @@ def speedrun(result: Row) -> str:
     return table(["track", "target, dB", "mean PSNR, dB", "reached", "seconds", "seeds", "hardware", "date"], lines)
 
 
-def evaluation(results: Sequence[Row]) -> str:
-    """Files of `fastbsn evaluate -o`."""
-    lines = [
-        [f"{r['set']} ({r['n']})", r["model"], r["noise"], _number(r["input_psnr"], 2), _number(r["psnr"], 2), _number(r["ssim"], 4)]
-        for r in results
-    ]
-    return table(["set (images)", "model", "noise", "input, dB", "PSNR, dB", "SSIM"], lines)
+def quality(results: Sequence[Row]) -> str:
+    """Files of `fastbsn evaluate -o`, joined, beside published figures for the same noise."""
+    lines = []
+    for r in results:
+        noise, published = (
+            f"{r['noise']}" + ("" if r["clip"] == "none" else f", {r['clip']}"),
+            PUBLISHED.get((r["set"], r["noise"]), (None, None)),
+        )
+        scores = [_number(r["input_psnr"], 2), _number(r["psnr"], 2), _number(r["ssim"], 4), *(_number(v, 2) for v in published)]
+        lines.append([f"{r['set']} ({r['n']})", noise, Path(r["model"]).stem, *scores])
+    return table(["set (images)", "noise", "model", "input, dB", "PSNR, dB", "SSIM", "BM3D, told sigma", "D-BSN paper"], lines, 3)
 
 
 TABLES: dict[str, Callable[[Any], str]] = {
@@ -156,7 +171,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "peers": peers,
     "ablation": ablation,
     "speedrun": speedrun,
-    "evaluation": evaluation,
+    "quality": quality,
 }
 
 

@@ -1,4 +1,4 @@
-"""Pseudo-labels: the posterior mean of one noisy image, as `fastbsn label` computes it."""
+"""Pseudo-labels: the posterior mean of one noisy image in host memory, as `fastbsn label` computes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.images import noisy_batches
 from benchmarks.measure import Case, Subject, Version
@@ -15,11 +14,12 @@ from benchmarks.rewrites import on_ops
 from benchmarks.subjects import flop_per_pixel, teacher, weight_bytes
 from benchmarks.suites import shape_name
 from benchmarks.timing import Run
+from fastbsn import Denoiser
+from fastbsn.labels import label_image
 from fastbsn.nets import NoiseModel
-from fastbsn.teacher import Teacher
 
 CHANNELS = 3
-SIZES = {"tiny": [(1, 48, 48)], "cpu": [(1, 321, 481)], "gpu": [(1, 512, 512)], "full": [(1, 321, 481), (1, 512, 512), (1, 1080, 1920)]}
+SIZES = {"tiny": [(48, 48)], "cpu": [(321, 481)], "gpu": [(512, 512)], "full": [(321, 481), (512, 512), (1080, 1920)]}
 
 
 def _networks(small: bool) -> dict[str, Any]:
@@ -28,33 +28,30 @@ def _networks(small: bool) -> dict[str, Any]:
     return {"teacher": net, "noise_model": NoiseModel("gaussian", CHANNELS, net.feature_channels).eval().requires_grad_(False)}
 
 
-def _maker(dtype: torch.dtype, plain: bool) -> Callable[[Any, torch.device], Run]:
+def _maker(backend: str, dtype: str) -> Callable[[Any, torch.device], Run]:
     def make(networks: dict[str, Any], device: torch.device) -> Run:
-        made = Teacher(copy.deepcopy(networks), {"noise": "gaussian"}, str(device))
-
-        def run(y: Tensor) -> Tensor:
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                return made(y).image.float()
-
-        return on_ops("reference", run) if plain else run
+        d = Denoiser(copy.deepcopy(networks), {"noise": "gaussian"}, str(device), backend, dtype)
+        return on_ops("auto" if backend != "reference" else "reference", lambda image: label_image(d, image).label)
 
     return make
 
 
-def _subject(size: tuple[int, int, int], small: bool, device: torch.device) -> Subject:
-    networks, (n, h, w) = _networks(small), size
-    clean, noisy = noisy_batches((n, CHANNELS, h, w), device)
-    pixels = n * h * w
+def _subject(size: tuple[int, int], small: bool, device: torch.device) -> Subject:
+    networks, pixels = _networks(small), size[0] * size[1]
+    clean, noisy = noisy_batches((1, CHANNELS, *size), torch.device("cpu"))
     flop, least = flop_per_pixel(networks["teacher"], CHANNELS) * pixels, 8 * CHANNELS * pixels + weight_bytes(networks["teacher"])
-    return Subject(networks, noisy, _maker(torch.float32, True)(networks, device), clean, flop, least, pixels)
+    reference = _maker("reference", "float32")(networks, device)
+    return Subject(networks, [y[0] for y in noisy], reference, clean[0], flop, least, pixels, wall=True)
 
 
 def cases(scale: str) -> Sequence[Case]:
     versions = {
-        "eager fp32 NCHW": Version(_maker(torch.float32, True), "float32", True),
-        "eager fp16": Version(_maker(torch.float16, True), "float16", True),
-        "eager bf16": Version(_maker(torch.bfloat16, True), "bfloat16", True),
-        "fastbsn as shipped": Version(_maker(torch.float32, False)),
+        "eager fp32": Version(_maker("reference", "float32"), "float32", True),
+        "eager fp16": Version(_maker("reference", "float16"), "float16", True),
+        "eager bf16": Version(_maker("reference", "bfloat16"), "bfloat16", True),
+        "fastbsn triton fp16": Version(_maker("triton", "float16"), "float16"),
+        "fastbsn triton bf16": Version(_maker("triton", "bfloat16"), "bfloat16"),
+        "fastbsn auto": Version(_maker("auto", "auto")),
     }
     small = scale == "tiny"
-    return [Case("labels", shape_name(*size), versions, lambda device, size=size: _subject(size, small, device)) for size in SIZES[scale]]
+    return [Case("labels", shape_name(1, *s), versions, lambda device, s=s: _subject(s, small, device)) for s in SIZES[scale]]
