@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -183,55 +183,46 @@ class Denoiser:
                 stacklevel=3,
             )
 
-    def _grid(self, frames: Frames, tile: str | int | tuple[int, int] | None) -> tuple[Grid, list[Box]]:
-        p, size = self.prepared_, (frames.height, frames.width)
-        grid = Grid(*size, p.radius, p.multiple)
+    def _grid(self, frames: Frames, tile: str | int | tuple[int, int] | None) -> Grid:
+        p, h, w = self.prepared_, frames.height, frames.width
         if self._correlated or tile is None:
-            chosen = size
+            chosen = h, w
         elif tile == "auto":
-            per_pixel = p.bytes_per_pixel * frames.batch
-            chosen = tiling.choose_tile(grid, tiling.budget(p.device, per_pixel, grid.height * grid.width, frames.nbytes))
+            limit = tiling.budget(p.device, p.bytes_per_pixel * frames.batch, h * w, frames.nbytes)
+            chosen = tiling.choose_tile(h, w, p.radius, p.multiple, limit)
         elif isinstance(tile, int):
-            chosen = (tile, tile)
+            chosen = tile, tile
         elif isinstance(tile, tuple) and len(tile) == 2 and all(isinstance(t, int) for t in tile):
             chosen = tile
         else:
             raise InputError(f"tile={tile!r}; expected 'auto', None, a size in pixels or (height, width)")
-        return grid, tiling.plan(grid, chosen)
+        return Grid(h, w, chosen, p.radius, p.multiple)
 
     def _denoise(self, frames: Frames, tile: str | int | tuple[int, int] | None, return_sigma: bool | str, progress: bool) -> None:
-        grid, boxes = self._grid(frames, tile)
-        device = self.prepared_.device
-        model = self._noise_model
+        grid, device, model = self._grid(frames, tile), self.prepared_.device, self._noise_model
         # Of the whole image, so that a tile is judged as a part of it.
         gaussian = model is not None and model.kind == "gaussian" and (self._teacher or bool(return_sigma))
-        levels = [self._level(frames, frame, grid) for frame in range(frames.count)] if gaussian else []
+        levels = [self._level(frames, frame) for frame in range(frames.count)] if gaussian else []
 
-        def window(frame: int, box: Box) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-            outer = grid.window(box)
-            top, bottom, left, right = (b - o for b, o in zip(box, (outer[0], outer[0], outer[2], outer[2]), strict=True))
-            return frames.read(frame, outer).to(device), lambda t: t[..., top:bottom, left:right]
-
-        def work(frame: int, box: Box) -> None:
-            y, crop = window(frame, box)
-            level = levels[frame].to(y) if levels else None
-            image, error, noise = self._estimate(y, level)
-            if not crop(image).isfinite().all():
+        def work(frame: int, box: Box, window: Box) -> None:
+            y = frames.read(frame, window).to(device)
+            image, error, noise = self._estimate(y, levels[frame].to(y) if levels else None)
+            rows, cols = slice(box[0] - window[0], box[1] - window[0]), slice(box[2] - window[2], box[3] - window[2])
+            image = image[..., rows, cols]
+            if not image.isfinite().all():
                 raise InputError(f"the result is not finite around pixel {box[0], box[2]}; check data_range, or use dtype='float32'")
-            frames.write(frame, box, crop(image))
+            frames.write(frame, box, image)
             sigma = error if return_sigma == "posterior" else noise
             if return_sigma and sigma is not None:
-                frames.write_sigma(frame, box, crop(sigma.expand_as(image)))
+                frames.write_sigma(frame, box, sigma.expand(*image.shape[:2], *y.shape[2:])[..., rows, cols])
 
-        jobs = [(frame, box) for frame in range(frames.count) for box in boxes]
         release = torch.cuda.empty_cache if device.type == "cuda" else None
-        total = frames.count * grid.height * grid.width
-        with tqdm(total=total, unit="px", unit_scale=True, disable=not progress) as bar:
-            tiling.run(jobs, work, grid, bar.update, release)
+        with tqdm(total=frames.count * grid.height * grid.width, unit="px", unit_scale=True, disable=not progress) as bar:
+            tiling.run(frames.count, grid, work, bar.update, release)
 
-    def _level(self, frames: Frames, frame: int, grid: Grid) -> Tensor:
+    def _level(self, frames: Frames, frame: int) -> Tensor:
         """Standard deviation of the noise in one frame, [batch, 1, 1, 1], measured on up to 16 windows spread over it."""
-        boxes = tiling.plan(grid, (LEVEL_WINDOW, LEVEL_WINDOW))
+        boxes = Grid(frames.height, frames.width, (LEVEL_WINDOW, LEVEL_WINDOW), 0).boxes()
         pieces = [frames.read(frame, box) for box in boxes[:: -(-len(boxes) // 16)]]
         return torch.tensor([noise_level([p[i] for p in pieces]) for i in range(frames.batch)])[:, None, None, None]
 

@@ -277,7 +277,7 @@ class Frames:
         values = _to_tensor(self._source[frame][: self._depth, y : bottom + margin, x : right + margin], torch.float32)
         if self._bad:
             values = repair(values)[:, top - y : bottom - y, left - x : right - x]
-        return torch.stack([values[group] for group in self._groups]) / self.scale
+        return torch.stack([values[group] for group in self._groups]).div_(self.scale)
 
     def write(self, frame: int, box: Box, values: Tensor) -> None:
         """Write float32 [batch, channels, h, w] in data-range units; integers are rounded and clipped, floats are not."""
@@ -287,7 +287,7 @@ class Frames:
         values = self._merge(values.double() if self.dtype in ("int32", "uint32") else values)
         if self.dtype in INTEGERS:
             limits = np.iinfo(self.dtype)
-            values = values.round().clamp(limits.min, limits.max)
+            values = values.round_().clamp_(limits.min, limits.max)
         elif self.dtype == "float16":
             values = values.clamp(-65504, 65504)
         if self._bad and self._keep:

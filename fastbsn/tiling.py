@@ -1,16 +1,16 @@
 """Large images in overlapping windows: plan, memory budget, and a run that shrinks its windows when memory ends.
 
 A *box* (top, bottom, left, right) is written; the *window* around it, wider by the halo, is read. With a halo of at least
-the receptive-field radius and window origins at multiples of the network's pooling, a tile equals the whole image.
+the receptive-field radius and windows that start at multiples of the network's pooling, a tile equals the whole image.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import torch
@@ -21,87 +21,90 @@ Box = tuple[int, int, int, int]
 MAX_RETRIES = 8
 CPU_BUDGET = 2**30  # bytes of working memory on a CPU, however much is free
 LARGE = 2**26  # pixels, from which working memory is kept small, so that 120 Mpixel stay within 2.5 times the input + 512 MiB
-LARGE_BUDGET = 192 * 2**20  # bytes, and half the size of the input
+LARGE_BUDGET = 160 * 2**20  # bytes, and half the size of the input
 CGROUP = Path("/sys/fs/cgroup")
 MAX_WINDOW = 2**24  # pixels; with 99 channels, tensors stay below 2**31 elements
 _NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "could not allocate")
 
 
+def _up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
 @dataclass(frozen=True)
 class Grid:
-    """Geometry of one image: its size, the halo, and the multiple that windows start at, in pixels."""
+    """How one image is cut.
+
+    Args:
+        height, width: of the image in pixels.
+        tile: height and width of a box; rounded up to multiples.
+        halo: pixels that a window reaches beyond its box; rounded up to a multiple.
+        multiple: windows start at multiples of it.
+    """
 
     height: int
     width: int
+    tile: tuple[int, int]
     halo: int
     multiple: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width, self.multiple) < 1 or self.halo < 0:
-            raise InputError(f"{self}: expected sizes and multiple of at least 1 and a halo of at least 0")
+        if min(self.height, self.width, self.multiple, *self.tile) < 1 or self.halo < 0:
+            raise InputError(f"{self}: expected height, width, tile=(height, width) and multiple of at least 1, and halo of at least 0")
+        sides = zip(self.tile, (self.height, self.width), strict=True)
+        object.__setattr__(self, "tile", tuple(_up(min(side, size), self.multiple) for side, size in sides))
+        object.__setattr__(self, "halo", _up(self.halo, self.multiple))
 
     @property
-    def overlap(self) -> int:
-        """The halo, rounded up so that windows start at multiples."""
-        return -(-self.halo // self.multiple) * self.multiple
+    def window_size(self) -> tuple[int, int]:
+        """Height and width of every window, padding to a multiple included: all are equal, so that buffers can be reused."""
+        sides = zip(self.tile, (self.height, self.width), strict=True)
+        h, w = (min(_up(size, self.multiple), side + 2 * self.halo) for side, size in sides)
+        return h, w
+
+    def boxes(self) -> list[Box]:
+        """Boxes that cover every pixel exactly once, in row-major order."""
+        return self.cut((0, self.height, 0, self.width))
+
+    def cut(self, box: Box) -> list[Box]:
+        """The parts of `box` that are not larger than a tile."""
+        top, bottom, left, right = box
+        h, w = self.tile
+        return [(y, min(y + h, bottom), x, min(x + w, right)) for y in range(top, bottom, h) for x in range(left, right, w)]
 
     def window(self, box: Box) -> Box:
-        top, bottom, left, right = box
-        o = self.overlap
-        return max(0, top - o), min(self.height, bottom + o), max(0, left - o), min(self.width, right + o)
+        """What is read for `box`; it ends at a multiple or at the end of the image."""
+        top, left = (
+            max(0, min(start - self.halo, _up(size, self.multiple) - side))
+            for start, size, side in zip(box[::2], (self.height, self.width), self.window_size, strict=True)
+        )
+        h, w = self.window_size
+        return top, min(self.height, top + h), left, min(self.width, left + w)
 
-    def pixels(self, box: Box) -> int:
-        """Pixels of the window around `box`."""
-        top, bottom, left, right = self.window(box)
-        return (bottom - top) * (right - left)
-
-    def split(self, box: Box) -> tuple[Box, Box] | None:
-        """Two halves along the longer side, or None if both sides are a single multiple."""
-        top, bottom, left, right = box
-        tall = bottom - top >= right - left
-        start, stop = (top, bottom) if tall else (left, right)
-        middle = start + -(-(stop - start) // (2 * self.multiple)) * self.multiple
-        if middle >= stop:
-            return None
-        if tall:
-            return (top, middle, left, right), (middle, bottom, left, right)
-        return (top, bottom, left, middle), (top, bottom, middle, right)
+    def shrunk(self) -> Grid:
+        """With windows of at most half as many pixels, or as small as they get."""
+        limit, grid = prod(self.window_size) / 2, self
+        while prod(grid.window_size) > limit and max(grid.tile) > grid.multiple:
+            h, w = grid.tile
+            grid = replace(grid, tile=(-(-h // 2), w) if h >= w else (h, -(-w // 2)))
+        return grid
 
 
-def plan(grid: Grid, tile: tuple[int, int]) -> list[Box]:
-    """Boxes that cover every pixel exactly once, in row-major order.
-
-    Args:
-        grid: of the image.
-        tile: height and width of a box in pixels, rounded up to the grid's multiple.
-    """
-    if min(tile) < 1:
-        raise InputError(f"tile={tile}; expected a height and a width of at least 1 pixel")
-    h, w = (-(-t // grid.multiple) * grid.multiple for t in tile)
-    rows, cols = range(0, grid.height, h), range(0, grid.width, w)
-    return [(y, min(y + h, grid.height), x, min(x + w, grid.width)) for y in rows for x in cols]
-
-
-def choose_tile(grid: Grid, pixels: int) -> tuple[int, int]:
+def choose_tile(height: int, width: int, halo: int, multiple: int, pixels: int) -> tuple[int, int]:
     """The evenly spaced tile (height, width) whose windows hold at most `pixels` and that computes the fewest pixels in all.
 
     Where no window fits, the smallest tile.
     """
-    m, o = grid.multiple, grid.overlap
+    halo = _up(halo, multiple)
 
-    def steps(size: int) -> list[tuple[int, int, int]]:
-        """(tile side, longest window, sum of windows) for every number of tiles along a side."""
-        sides = sorted({-(-size // (count * m)) * m for count in range(1, -(-size // m) + 1)})
-        windows = [[min(size, start + side + o) - max(0, start - o) for start in range(0, size, side)] for side in sides]
-        return [(side, max(w), sum(w)) for side, w in zip(sides, windows, strict=True)]
+    def sides(size: int) -> list[tuple[int, int, int]]:
+        """(tile side, window side, sum of window sides) for every number of tiles along a side of the image."""
+        tiles = sorted({_up(-(-size // count), multiple) for count in range(1, -(-size // multiple) + 1)})
+        windows = [min(_up(size, multiple), side + 2 * halo) for side in tiles]
+        return [(side, window, -(-size // side) * window) for side, window in zip(tiles, windows, strict=True)]
 
-    fitting = (
-        (height_sum * width_sum, (h, w))
-        for h, height, height_sum in steps(grid.height)
-        for w, width, width_sum in steps(grid.width)
-        if height * width <= pixels
-    )
-    return min(fitting, default=(0, (m, m)))[1]
+    fitting = ((rows * columns, (h, w)) for h, tall, rows in sides(height) for w, wide, columns in sides(width) if tall * wide <= pixels)
+    return min(fitting, default=(0, (multiple, multiple)))[1]
 
 
 def free_bytes(device: torch.device) -> int:
@@ -157,18 +160,18 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def run(
-    jobs: Iterable[tuple[int, Box]],
-    work: Callable[[int, Box], None],
+    frames: int,
     grid: Grid,
+    work: Callable[[int, Box, Box], None],
     done: Callable[[int], None] | None = None,
     release: Callable[[], None] | None = None,
 ) -> int:
-    """Call `work(frame, box)` for every job; out of memory, halve the windows of this and all later jobs and go on.
+    """Call `work(frame, box, window)` for all boxes of all frames; out of memory, shrink this and all later windows and go on.
 
     Args:
-        jobs: frame numbers and boxes of `grid`.
+        frames: number of images of the grid's size.
+        grid: how they are cut.
         work: reads the window, computes, and writes the box last, so that a failed call has written nothing.
-        grid: of every frame.
         done: called with the number of pixels written after every box.
         release: called after a failure, when nothing refers to its tensors any more, to return cached memory.
 
@@ -178,16 +181,16 @@ def run(
     Raises:
         BackendError: out of memory after 8 retries.
     """
-    todo, limit, retries = deque(jobs), math.inf, 0
+    todo, retries = deque((frame, box) for frame in range(frames) for box in grid.boxes()), 0
     while todo:
         frame, box = todo.popleft()
-        halves = grid.split(box)
-        if grid.pixels(box) > limit and halves:
-            todo.extendleft((frame, half) for half in reversed(halves))
+        parts = grid.cut(box)
+        if len(parts) > 1:
+            todo.extendleft((frame, part) for part in reversed(parts))
             continue
         failed = False
         try:
-            work(frame, box)
+            work(frame, box, grid.window(box))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -201,11 +204,10 @@ def run(
         if release:
             release()
         if retries > MAX_RETRIES:
-            top, bottom, left, right = grid.window(box)
             raise BackendError(
-                f"out of memory on a window of {bottom - top} x {right - left} pixels after {retries} attempts; "
+                f"out of memory on a window of {grid.window_size[0]} x {grid.window_size[1]} pixels after {retries} attempts; "
                 "free some memory, use a smaller network, or device='cpu'"
             )
-        limit = grid.pixels(box) / 2
+        grid = grid.shrunk()
         todo.appendleft((frame, box))
     return retries
