@@ -14,7 +14,8 @@ namespace {
 Path path_of(const std::string& name) {
     if (name == "reference") return REFERENCE;
     if (name == "portable") return PORTABLE;
-    throw std::invalid_argument("path '" + name + "'; expected 'reference' or 'portable'");
+    if (name == "hopper") return HOPPER;
+    throw std::invalid_argument("path '" + name + "'; expected 'reference', 'portable' or 'hopper'");
 }
 
 template <class T>
@@ -66,7 +67,7 @@ PYBIND11_MODULE(_C, m) {
             return why_not({in_channels, channels, depth}, path_of(path), device);
         },
         py::arg("in_channels"), py::arg("channels"), py::arg("depth"), py::arg("path"), py::arg("device"),
-        "Why a path ('reference' or 'portable') cannot run this U-Net on this GPU; an empty string if it can.");
+        "Why a path ('reference', 'portable' or 'hopper') cannot run this U-Net on this GPU; an empty string if it can.");
 
     py::class_<Network>(m, "Network", R"(A U-Net planned for one image size on one GPU.
 

@@ -18,6 +18,11 @@ inline constexpr Block PORTABLE_BLOCKS[] = {
     {96, 0, 32, {64, 32, 8}, false, 32, 4},
 };
 
+inline constexpr Block HOPPER_BLOCKS[] = {
+    {0, 0, 32, {48, 48, 0}, true, 128, 4},   {0, 48, 0, {48, 0, 0}, true, 128, 4},    {0, 48, 0, {48, 0, 0}, false, 128, 4},
+    {48, 48, 0, {96, 96, 0}, false, 128, 2}, {96, 48, 0, {96, 96, 0}, false, 128, 2}, {96, 0, 32, {64, 32, 8}, false, 128, 2},
+};
+
 // Calls f.template operator()<index>() for the entry of `blocks` that equals b; false if there is none. An index, since a
 // kernel's template arguments must be plain numbers.
 template <const auto& blocks, class F>

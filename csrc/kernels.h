@@ -11,5 +11,6 @@ struct Kernel {
 
 Kernel reference_kernel(const Block& block);
 Kernel portable_kernel(const Block& block);
+Kernel hopper_kernel(const Block& block);
 
 }  // namespace fastbsn

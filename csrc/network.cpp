@@ -15,7 +15,9 @@ private:
     int before = 0;
 };
 
-Kernel kernel_of(const Block& block, Path path) { return path == PORTABLE ? portable_kernel(block) : reference_kernel(block); }
+Kernel kernel_of(const Block& block, Path path) {
+    return path == HOPPER ? hopper_kernel(block) : path == PORTABLE ? portable_kernel(block) : reference_kernel(block);
+}
 
 }  // namespace
 
@@ -38,6 +40,8 @@ std::string why_not(Config config, Path path, int index) {
     const Device device = describe_device(index);
     const std::string gpu = device.name + " (compute capability " + std::to_string(device.major) + "." + std::to_string(device.minor) + ")";
     if (device.major < 8) return gpu + "; the kernels need 8.0 or later";
+    if (path == HOPPER && (device.major != 9 || std::string("," FASTBSN_ARCHS ",").find(",90a,") == std::string::npos))
+        return gpu + "; the Hopper kernels need 9.0 and an extension built for sm_90a (it was built for sm_" FASTBSN_ARCHS ")";
     const OnDevice on(index);
     cudaFuncAttributes attributes;
     const cudaError_t status = cudaFuncGetAttributes(&attributes, reference_kernel(Block{}).function);

@@ -30,7 +30,7 @@ std::vector<Op> blocks(Config c) {
 
 void choose_geometry(Block& block, Path path, int64_t shared) {
     const int widest = path == HOPPER ? 128 : path == PORTABLE ? 64 : 32;
-    block.rows = path == HOPPER ? 2 : 4;
+    block.rows = path == HOPPER && block.up ? 2 : 4;
     for (block.width = widest; block.width > 4 && shared_bytes(block, path) > shared;) block.width /= 2;
 }
 
@@ -78,7 +78,7 @@ float weight_value(const Op& op, const Layer& layer, int segment, int k, int q, 
 
 int64_t shared_bytes(const Block& block, Path path) {
     const Layout at = layout(block, path == HOPPER ? 4 : 2);
-    return 16 * int64_t(path == REFERENCE ? at.weights - at.first : at.end);
+    return path == REFERENCE ? 16 * int64_t(at.weights - at.first) : 16 * int64_t(at.end) + (path == HOPPER ? 128 : 0);  // barriers
 }
 
 std::string Plan::why_not(Config config, Path path, int64_t shared) {
