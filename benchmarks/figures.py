@@ -34,10 +34,9 @@ def roofline(result: dict[str, Any], path: Path) -> Path | None:
     intensity = [r["gflop"] / r["mbyte"] * 1e3 for r in rows]
     low, high = min(intensity) / 4, max(intensity) * 4
     for name, rate in rates.items():
-        knee = rate * 1e3 / copy
-        axes.plot(
-            [low, knee, high], [low * copy / 1e3, rate, rate], linewidth=1, label=f"{name} matmul {rate:g} TFLOP/s, copy {copy:g} GB/s"
-        )
+        knee = min(max(rate * 1e3 / copy, low), high)
+        roof = [min(rate, x * copy / 1e3) for x in (low, knee, high)]
+        axes.plot([low, knee, high], roof, linewidth=1, label=f"{name} matmul {rate:g} TFLOP/s, copy {copy:g} GB/s")
     for r, x in zip(rows, intensity, strict=True):
         axes.scatter(x, r["tflop_per_s"], color=_colour(r), s=18, zorder=3)
     axes.scatter([], [], color=BASELINE, s=18, label="PyTorch baselines")

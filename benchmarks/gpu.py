@@ -61,7 +61,7 @@ def run(folder: Path, names: list[str], dry: bool, scale: str, minutes: float) -
     folder.mkdir(parents=True, exist_ok=True)
     for file in ("rows.jsonl", "log.txt"):
         (folder / file).unlink(missing_ok=True)
-    start, device = time.monotonic(), "cpu" if dry else "cuda"
+    start, device = time.monotonic(), "cpu" if dry else "cuda:0"
     for name in names:
         left = 60 * minutes - (time.monotonic() - start) - (0 if name == "figures" else RESERVE)
         job = Job(folder, "tiny" if dry else scale, device, min(left, SECTIONS[name].seconds))
@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     folder = args.out.resolve()
     if args.child:
-        job = Job(folder, "tiny" if args.dry_run else args.scale, "cpu" if args.dry_run else "cuda", args.limit)
+        job = Job(folder, "tiny" if args.dry_run else args.scale, "cpu" if args.dry_run else "cuda:0", args.limit)
         SECTIONS[args.child].run(job)
         return 0
     return run(folder, args.sections, _dry(args.dry_run), args.scale, args.minutes)

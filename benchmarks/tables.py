@@ -129,7 +129,9 @@ def ablation(result: Row) -> str:
         gain = "" if r["gain"] is None else f"{r['gain']:+.2f} over {r['versus']}"
         lines.append([r["question"], r["name"], r["noise"], _number(r["psnr"], 2), gain])
     s = result["settings"]
-    note = f"Budget of every training: {s['budget']}; {s['images']} training images, {s['test']} test images; seed {s['seed']}."
+    note = f"Budget of every training: {s['budget']}; {s['images']} training images, {s['test']} test images"
+    note += f", {s['pairs']} real pairs ({s['judged_pairs']} judged)" if "pairs" in s else ""
+    note += f"; seed {s['seed']}."
     return "\n\n".join([table(["question", "estimate", "noise", "PSNR, dB", "gain, dB"], lines, 3), f"{note} {machine(result['machine'])}"])
 
 

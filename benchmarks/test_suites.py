@@ -38,7 +38,7 @@ def _results(case: Case, config: pytest.Config) -> tuple[dict[str, Any], dict[st
     key = (case.suite, case.name)
     if key not in _done:
         _done.clear()
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
         if not _ceilings:
             _ceilings.update(measure_ceilings(device, config.getoption("scale") == "tiny"))
         wanted = [name for name in case.versions if config.getoption("compile") or not name.startswith("compile")]

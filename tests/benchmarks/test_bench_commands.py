@@ -47,6 +47,17 @@ def test_gpu_dry_run_names_what_it_skips(tmp_path: Path) -> None:
     assert "| build | 0 | skipped: needs a GPU" in done.stdout
 
 
+def test_suites_under_pytest_benchmark(tmp_path: Path) -> None:
+    out = tmp_path / "benchmark.json"
+    options = ["--suite", "io", "--scale", "tiny", "--seconds", "0.05", f"--benchmark-json={out}", "-p", "no:cacheprovider"]
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "benchmarks", *options], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {(b["group"], b["extra_info"]["version"]): b for b in json.loads(out.read_text())["benchmarks"]}
+    assert len(found) == 8
+    for b in found.values():  # what pytest-benchmark makes of the samples is what the row says
+        assert b["stats"]["median"] * 1e3 == pytest.approx(b["extra_info"]["ms"], abs=1e-3) and b["stats"]["rounds"] == b["extra_info"]["n"]
+
+
 def test_cpu_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.delitem(classical.METHODS, "BM3D")  # seconds even for a small image
     cpu.main(["--scale", "tiny", "--out", str(tmp_path / "cpu.json")])
