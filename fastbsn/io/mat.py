@@ -1,10 +1,13 @@
-"""MATLAB files of the two real-noise benchmarks, SIDD (scipy) and DND (h5py). Only numeric arrays are ever read from them."""
+"""MATLAB files of the two real-noise benchmarks, SIDD (version 5) and DND (version 7.3, which is HDF5). Only numeric arrays are read."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import struct
+import zlib
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbsn.errors import FileFormatError, InputError
+from fastbsn.io.atomic import read_bytes
 from fastbsn.io.checks import check_size
-from fastbsn.io.images import MAX_PIXELS
+from fastbsn.io.images import MAX_FILE, MAX_PIXELS
 
 SIDD_KEYS = ("ValidationNoisyBlocksSrgb", "ValidationGtBlocksSrgb", "BenchmarkNoisyBlocksSrgb")
-_MAX_BLOCKS = 2**32  # bytes of a block array; those of SIDD have 2**28
+_MAX_BLOCKS = 2**31  # bytes of a block array; those of SIDD have 2**28
+_MATRIX, _COMPRESSED = 14, 15
+_TYPES = {"uint8": (9, 2), "float32": (7, 7)}  # class of the array, and type of its stored values
 
 
 def require(module: str, package: str) -> ModuleType:
@@ -29,30 +35,59 @@ def require(module: str, package: str) -> ModuleType:
 
 
 def read_mat(path: str | os.PathLike[str], key: str, dtype: str, max_bytes: int = _MAX_BLOCKS) -> NDArray:
-    """One numeric array of a version 5 .mat file; its type and size are checked before it is read.
+    """One uint8 or float32 array of a version 5 .mat file, in C order. Cells, structures and functions are not even parsed.
+
+    The format is read here, because scipy's reader can crash the process on a damaged file.
 
     Raises:
-        InputError: no such file, or scipy is not installed.
-        FileFormatError: damaged, no array of that name and dtype, or too large.
+        InputError: no such file.
+        FileFormatError: damaged, no real array of that name and dtype, or more than `max_bytes`.
     """
-    scipy_io = require("scipy.io", "scipy")
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; check the name")
+    data = memoryview(read_bytes(path, MAX_FILE))
     try:
-        found = {name: (shape, kind) for name, shape, kind in scipy_io.whosmat(path)}
-        shape, kind = found.get(key, ((), "nothing"))
-        size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
-        if kind != {"float32": "single", "float64": "double"}.get(dtype, dtype) or not 0 < size <= max_bytes:
-            raise FileFormatError(f"{path}: {key} is {kind} {shape}; expected {dtype}, at most {max_bytes} bytes; names: {sorted(found)}")
-        array = scipy_io.loadmat(path, variable_names=[key])[key]
-    except FileFormatError:
-        raise
-    except Exception as error:  # scipy documents no exceptions, and a damaged file provokes any
+        return _find(data, key, dtype, max_bytes)
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+    except (struct.error, zlib.error, ValueError) as error:
         raise FileFormatError(f"{path}: damaged .mat file ({type(error).__name__}: {error}); download it again") from error
-    if array.dtype != np.dtype(dtype) or array.shape != shape:
-        raise FileFormatError(f"{path}: {key} holds {array.dtype} {array.shape}, and its header says {dtype} {shape}")
-    return array
+
+
+def _find(data: memoryview, key: str, dtype: str, max_bytes: int) -> NDArray:
+    if data[124:128] != b"\0\1IM":
+        raise FileFormatError("not a little-endian MATLAB file of version 5")
+    position, found = 128, {}
+    while position < len(data):
+        kind, size = struct.unpack_from("<II", data, position)
+        body, position = data[position + 8 : position + 8 + size], position + 8 + size
+        if len(body) < size or kind not in (_MATRIX, _COMPRESSED):
+            raise FileFormatError(f"truncated or damaged: an element of type {kind} with {size} bytes ends at {position}")
+        if kind == _COMPRESSED:
+            inflate = zlib.decompressobj()
+            body = memoryview(inflate.decompress(body, max_bytes + 2**16))[8:]  # after a tag of its own
+            if not inflate.eof:
+                raise FileFormatError(f"compressed data are incomplete, or more than {max_bytes} bytes")
+        (_, flags), at = _element(body, 0)
+        (_, dimensions), at = _element(body, at)
+        (_, name), at = _element(body, at)
+        kind = struct.unpack_from("<I", flags)[0] & 0x8FF  # class, and the bit for complex numbers
+        shape = struct.unpack(f"<{len(dimensions) // 4}i", dimensions)
+        found[bytes(name).decode("ascii")] = kind, shape
+        if bytes(name) == key.encode():
+            (storage, values), _ = _element(body, at)
+            needed = prod(shape) * np.dtype(dtype).itemsize
+            if (kind, storage) != _TYPES[dtype] or min(shape) < 1 or not len(values) == needed <= max_bytes:
+                break
+            array = np.frombuffer(values, f"<{np.dtype(dtype).str[1:]}").reshape(shape, order="F")
+            return array.astype(dtype, order="C")
+    raise FileFormatError(f"classes and shapes are {found}; expected {key} as {dtype}, complete and at most {max_bytes} bytes")
+
+
+def _element(body: memoryview, position: int) -> tuple[tuple[int, memoryview], int]:
+    """Type and bytes of the element at `position`, and where the next one begins."""
+    kind, size = struct.unpack_from("<II", body, position)
+    if kind >> 16:  # up to four bytes live in the tag itself
+        return (kind & 0xFFFF, body[position + 4 : position + 4 + (kind >> 16)]), position + 8
+    return (kind, body[position + 8 : position + 8 + size]), position + 8 + -(-size // 8) * 8
 
 
 def read_sidd(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
@@ -62,7 +97,7 @@ def read_sidd(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         path: `ValidationNoisyBlocksSrgb.mat`, `ValidationGtBlocksSrgb.mat` or `BenchmarkNoisyBlocksSrgb.mat`.
 
     Raises:
-        InputError: another name, no such file, or scipy is not installed.
+        InputError: another name, or no such file.
         FileFormatError: damaged, or without such blocks.
     """
     key = Path(path).stem

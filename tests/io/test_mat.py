@@ -29,7 +29,7 @@ def test_sidd_files_of_another_kind_are_refused(tmp_path, rng):
     cells.fill(blocks[0, 0])
     for contents in ({"other": blocks}, {key: blocks.astype(float)}, {key: blocks[0]}, {key: blocks[..., :2]}, {key: cells}, {key: "text"}):
         scipy.io.savemat(path, contents)
-        with pytest.raises(FileFormatError, match=key):
+        with pytest.raises(FileFormatError, match="expected .*(as uint8|images, blocks)"):
             read_sidd(path)
     with pytest.raises(InputError):
         read_sidd(tmp_path / "blocks.mat")

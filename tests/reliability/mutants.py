@@ -14,10 +14,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import scipy.io
 import tifffile
 
 from fastbsn.errors import FileFormatError
 from fastbsn.io.images import read_image, write_image
+from fastbsn.io.mat import read_mat
 from fastbsn.io.stacks import read_stack
 from tests.io.files import png, repair_checksums
 
@@ -42,6 +44,10 @@ def image_seeds(folder: Path) -> Seeds:
         file = io.BytesIO()
         tifffile.imwrite(file, np.stack([colour[..., 0]] * 3), photometric="minisblack", **options)
         seeds.append((".tif", file.getvalue(), read_stack))
+    for compressed in (False, True):
+        file = io.BytesIO()
+        scipy.io.savemat(file, {"x": colour}, do_compression=compressed)
+        seeds.append((".mat", file.getvalue(), lambda path: read_mat(path, "x", "uint8")))
     return seeds
 
 

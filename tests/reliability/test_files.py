@@ -299,7 +299,7 @@ def test_objects_in_matlab_files_stay_closed(tmp_path):
     path = tmp_path / "BenchmarkNoisyBlocksSrgb.mat"
     for value in ({"a": 1}, np.array([{"a": 1}], object), np.array(["x"], object)):
         scipy.io.savemat(path, {"BenchmarkNoisyBlocksSrgb": value})
-        with pytest.raises(FileFormatError, match="expected uint8"):
+        with pytest.raises(FileFormatError, match="Srgb as uint8"):
             read_sidd(path)
 
 
