@@ -1,0 +1,104 @@
+"""The operators in the eyes of PyTorch: opcheck, torch.compile, torch.export, dispatch."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastbsn import ops
+from fastbsn.errors import BackendError
+from fastbsn.nets import DBSN
+from fastbsn.ops import dispatch, triton_masked_conv, triton_mdc, triton_residual
+from tests.kernels import checks
+from tests.kernels.interpreter import DEVICE
+
+
+def leaf(*shape: int) -> Tensor:
+    return (torch.randn(shape, device=DEVICE) * 0.2).requires_grad_()
+
+
+CASES = {
+    "masked_conv2d": lambda: (
+        triton_masked_conv.masked_conv2d,
+        (leaf(1, 8, 4, 3), leaf(16, 8, 8), leaf(16), 3, True),
+    ),
+    "residual_body": lambda: (
+        triton_residual.residual_body,
+        (leaf(1, 8, 3, 4), None, leaf(1, 8, 8, 3, 3), leaf(1, 8, 8), leaf(1, 2, 8), 2, True),
+    ),
+    "mdc_body": lambda: (
+        triton_mdc.mdc_body,
+        (leaf(1, 8, 3, 4), None, leaf(1, 8, 8, 5, 5), leaf(1, 8, 8, 3, 3), leaf(1, 8, 8, 8), leaf(1, 8, 8), 2, True),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["masked_conv2d", "residual_body"])
+def test_opcheck(name):
+    torch.library.opcheck(*CASES[name]())
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_shapes_without_running(name):
+    """The fake implementation promises the shapes, dtypes and strides that the real one returns."""
+    op, arguments = CASES[name]()
+    torch.library.opcheck(op, arguments, test_utils="test_faketensor")
+
+
+@pytest.mark.parametrize("variant", ["light", "paper"])
+def test_compiled_network_is_one_graph(variant):
+    net, x = checks.random_teacher(variant, 8, 1).to(DEVICE), torch.rand(1, 3, 5, 4, device=DEVICE)
+    with ops.backend("triton"), torch.no_grad():
+        expected = net(x)[0]
+        compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+        assert checks.error(compiled(x)[0], expected) < 1e-6
+
+
+def test_exported_network_names_the_operators():
+    net, x = DBSN(3, 8, 1, "light").to(DEVICE).eval(), torch.rand(1, 3, 6, 6, device=DEVICE)
+    with ops.backend("triton"), torch.no_grad():
+        program = torch.export.export(net, (x,))
+    called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert {"fastbsn.masked_conv2d.default", "fastbsn.residual_body.default"} <= called
+
+
+def test_asked_for_by_name_it_raises_with_the_reason():
+    x = torch.rand(1, 20, 4, 4, device=DEVICE)
+    weight = torch.rand(20, 20, 8, device=DEVICE)
+    with ops.backend("triton"), pytest.raises(BackendError, match="20 channels; expected a multiple of 8"):
+        ops.masked_conv2d(x, weight)
+    with pytest.raises(BackendError, match="'fast'"), ops.backend("fast"):
+        pass
+
+
+def test_chosen_automatically_it_falls_back_with_one_warning(monkeypatch):
+    class OnGpu(Tensor):
+        is_cuda = True
+
+    x = torch.rand(1, 8, 4, 4).as_subclass(OnGpu)
+    monkeypatch.setattr(dispatch, "why_not", lambda *_: "no reason")
+    monkeypatch.setattr(dispatch, "_warned", set())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert not dispatch.use_triton(x, 8) and not dispatch.use_triton(x, 8)
+    assert [str(w.message) for w in caught] == ["fastbsn operations run as plain PyTorch: no reason"]
+
+
+def test_reasons(monkeypatch):
+    why = dispatch.why_not
+    assert "float64" in why(DEVICE, 0, torch.float64, (8,))
+    assert "136 channels" in why(DEVICE, 0, torch.float32, (136,))
+    monkeypatch.setattr(dispatch.metadata, "version", lambda _: "3.5.1")
+    assert "triton 3.5.1 is installed; expected 3.6 or later" in why(DEVICE, 0, torch.float32, (8,))
+
+
+def test_reason_without_a_gpu(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert "the tensors are on cpu" in dispatch.why_not("cpu", 0, torch.float32, (8,))
+
+
+def test_reference_is_the_default_on_a_cpu():
+    assert not dispatch.use_triton(torch.rand(1, 8, 4, 4), 8)
