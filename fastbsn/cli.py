@@ -244,12 +244,12 @@ def evaluate(args: argparse.Namespace) -> int:
     if (args.noise is None) == (not args.pairs and args.noisy is None):
         raise InputError("give exactly one of --noise SPEC, --noisy FOLDER or --pairs: what makes or holds the noisy images")
     d = Denoiser.from_pretrained(args.model, device=args.device, backend=args.backend, dtype=args.dtype)
-    results = []
+    results, channels = [], 1 if d.channels == 1 else None
     for noise in args.noise or [None]:
         if noise is None:
-            items = paired_items(load_pairs(args.noisy or args.clean, args.clean if args.noisy else None))
+            items = paired_items(load_pairs(args.noisy or args.clean, args.clean if args.noisy else None, channels))
         else:
-            items = noisy_items(args.clean, parse_noise(noise, args.clip), args.seed, gray=d.channels == 1)
+            items = noisy_items(args.clean, parse_noise(noise, args.clip), args.seed, channels)
         result = run_evaluate(lambda y: d(y, channel_axis=0, data_range=1.0), items)
         results.append(
             {"set": args.clean.name, "noise": noise or "real", "seed": args.seed, "clip": args.clip, "model": args.model, **result}
@@ -268,8 +268,14 @@ def evaluate(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> int:
     from fastbsn.denoiser import Denoiser
 
-    Denoiser.from_pretrained(args.model, device="cpu").export(args.output)
-    _print(args, {"onnx": str(args.output)}, f"{args.output}: written")
+    d = Denoiser.from_pretrained(args.model, device="cpu", backend="reference")
+    if args.output.suffix == ".onnx":
+        d.export(args.output)
+    elif args.output.suffix == ".safetensors":
+        d.save(args.output, None if args.dtype == "auto" else args.dtype)
+    else:
+        raise InputError(f"{args.output}: expected a name that ends in .onnx or .safetensors")
+    _print(args, {"file": str(args.output)}, f"{args.output}: written")
     return 0
 
 

@@ -129,8 +129,8 @@ def parser(commands: dict[str, Any]) -> argparse.ArgumentParser:
     p.add_argument("--gray", action="store_true")
     p.add_argument("--seed", type=int, default=0)
 
-    p = add("export", "Write a student as ONNX.", device=False)
-    p.add_argument("-o", "--output", type=Path, required=True, help="student.onnx")
+    p = add("export", "Write a student as ONNX, or its weights in another dtype.", device=False)
+    p.add_argument("-o", "--output", type=Path, required=True, help="student.onnx or student.safetensors")
     _model(p, None)
 
     add("info", "Devices, backends and why each is or is not usable, versions.", device=False)

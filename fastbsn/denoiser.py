@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fastbsn import tiling
-from fastbsn.backends import Prepared, resolve_device, select
+from fastbsn.backends import Prepared, resolve_device, resolve_dtype, select
 from fastbsn.correlated import denoise_correlated
 from fastbsn.errors import InputError, WeightsError
 from fastbsn.images import Frames
@@ -307,16 +307,21 @@ class Denoiser:
         self._use(networks, header)
         return self
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, dtype: str | None = None) -> None:
         """Write networks and header to a .safetensors file that `from_pretrained` reads.
 
+        Args:
+            path: of the file.
+            dtype: to store the weights in, such as "float16" (half the size); default float32.
+
         Raises:
-            InputError: not fitted. StorageError: the write did not complete.
+            InputError: not fitted. BackendError: an unknown dtype. StorageError: the write did not complete.
         """
         from fastbsn.io.weights import save_networks
 
         self._check_fitted()
-        save_networks(path, self.networks_, self.header_)
+        stored = None if dtype is None else resolve_dtype(dtype, torch.device("cpu"), UNet())[0]
+        save_networks(path, self.networks_, self.header_, stored)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write student.safetensors and config.json (for people and other tools) to `folder`, which is made if needed."""

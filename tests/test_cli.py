@@ -144,9 +144,13 @@ def test_info_names_every_backend_and_reason(capsys):
     assert found["packages"]["torch"] == torch.__version__
 
 
-def test_export_writes_onnx(students, tmp_path):
+def test_export_writes_onnx_and_half_size_weights(students, tmp_path):
     assert main(["export", "--model", students[1], "-o", str(tmp_path / "s.onnx")]) == 0
     assert (tmp_path / "s.onnx").stat().st_size > 1000
+    half = tmp_path / "half.safetensors"
+    assert main(["export", "--model", students[1], "-o", str(half), "--dtype", "float16"]) == 0
+    assert half.stat().st_size < 0.7 * Path(students[1]).stat().st_size
+    assert main(["export", "--model", students[1], "-o", str(tmp_path / "s.pt")]) == 2
 
 
 def test_help_names_every_command(capsys):

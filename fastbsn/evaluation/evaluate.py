@@ -11,20 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from fastbsn.evaluation.datasets import load_image
 from fastbsn.evaluation.metrics import psnr, ssim
 from fastbsn.evaluation.noise import NoiseSpec
-from fastbsn.evaluation.simulate import as_unit
-from fastbsn.io.images import list_images, read_image
+from fastbsn.io.images import list_images
 
 Image = NDArray[np.float32]  # [C, H, W] in [0, 1] units
 Item = tuple[str, Image, Image]  # name, clean, noisy
 
 
-def noisy_items(clean: str | Path, noise: NoiseSpec, seed: int = 0, gray: bool = False) -> Iterator[Item]:
-    """Clean images of a folder with synthetic noise; the same seed anew for every image, as the published tables do."""
+def noisy_items(clean: str | Path, noise: NoiseSpec, seed: int = 0, channels: int | None = None) -> Iterator[Item]:
+    """Clean images of a folder with synthetic noise; the same seed anew for every image, as the published tables do; `channels` as in
+    `load_image`."""
     for path in list_images(clean):
-        x = as_unit(read_image(path), gray)
-        yield path.name, x.astype(np.float32), noise.add(x, seed)
+        x = load_image(path, channels)
+        yield path.name, x, noise.add(x, seed)
 
 
 def paired_items(pairs: Iterable[tuple[str, Image, Image]]) -> Iterator[Item]:
