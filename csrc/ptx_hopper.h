@@ -1,4 +1,4 @@
-// Instructions of sm_90a. tests/csrc/emulate.h defines the same functions for a CPU.
+// Instructions of sm_90a. tests/csrc/emulate_hopper.h defines the same functions for a CPU.
 #pragma once
 #include "ptx.h"
 

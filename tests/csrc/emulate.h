@@ -1,5 +1,5 @@
 // Runs a CUDA thread block on the CPU: every thread is a fiber, warp-wide instructions and barriers are rendezvous. One warp
-// at a time, drawn at random, runs as far ahead of the others as it can, so that a missing barrier shows. Shared memory starts as NaNs, and so is the target of
+// (group) at a time, drawn at random, runs as far ahead of the others as it can, so that a missing barrier shows. Shared memory starts as NaNs, and so is the target of
 // an asynchronous copy from its issue until it is waited for.
 #pragma once
 #include <setjmp.h>
@@ -69,7 +69,9 @@ struct Block {
     unsigned favourite = 0;
     std::vector<std::vector<Copy>> copies;
     std::vector<Rendezvous> warps, groups;  // 32 and 128 threads
-    Rendezvous all;
+    Rendezvous all, consumers;       // consumers: threads 128 to 383
+    std::vector<uint8_t> unfenced;                // by word of shared memory: written, and not yet visible to wgmma
+    std::vector<std::vector<uint32_t>> written;   // by thread: such words
     std::function<void()> body;
     Fiber scheduler;
     std::mt19937 random;
@@ -80,7 +82,7 @@ struct Block {
         const auto empty = [](const std::vector<unsigned>& threads) { return threads.empty(); };
         if (std::all_of(ready.begin(), ready.end(), empty)) return false;
         if (random() % 16384 == 0) favourite = random() % ready.size();
-        while (ready[favourite].empty()) favourite = random() % ready.size();
+        while (ready[favourite].empty()) favourite = random() % 64 ? favourite / 4 * 4 + random() % 4 : random() % ready.size();
         threadIdx.x = ready[favourite].back();
         ready[favourite].pop_back();
         return true;
@@ -114,6 +116,15 @@ struct alignas(16) Octet {
     uint16_t v[8];
 };
 
+template <class T>
+void write(uint32_t address, const T& value) {
+    at<T>(address) = value;
+    for (uint32_t word = address / 4; word < (address + sizeof(T)) / 4; ++word) {
+        if (!block->unfenced[word]) block->written[threadIdx.x].push_back(word);
+        block->unfenced[word] = 1;
+    }
+}
+
 inline void entry() {
     block->body();
     --block->alive;
@@ -130,6 +141,8 @@ inline void run(unsigned index, unsigned grid, unsigned threads, size_t bytes, u
     b.warps.assign(threads / 32, {32, 0, {}, std::vector<void*>(32)});
     b.groups.assign(threads / 128, {128, 0, {}, std::vector<void*>(128)});
     b.all = {int(threads), 0, {}, std::vector<void*>(threads)};
+    b.consumers = {256, 0, {}, std::vector<void*>(256)};
+    b.unfenced.resize(bytes / 4), b.written.resize(threads);
     for (unsigned thread = 0; thread < threads; ++thread) {
         Fiber& fiber = b.fibers[thread];
         getcontext(&fiber.context);
@@ -206,12 +219,16 @@ inline void copy_async(uint32_t destination, const void* source, bool valid = tr
 }
 inline void wait_copies() {
     for (const emulate::Copy& c : emulate::block->copies[threadIdx.x])
-        emulate::at<emulate::Octet>(c.to) = c.from ? *static_cast<const emulate::Octet*>(c.from) : emulate::Octet{};
+        emulate::write(c.to, c.from ? *static_cast<const emulate::Octet*>(c.from) : emulate::Octet{});
     emulate::block->copies[threadIdx.x].clear();
 }
 
 inline uint32_t pack_bf16(float low, float high) { return to_bf16(low) | uint32_t(to_bf16(high)) << 16; }
-inline void store_shared(uint32_t address, uint32_t value) { emulate::at<uint32_t>(address) = value; }
-inline void store_shared(uint32_t address, const uint32_t (&v)[4]) { memcpy(&emulate::at<emulate::Octet>(address), v, 16); }
+inline void store_shared(uint32_t address, uint32_t value) { emulate::write(address, value); }
+inline void store_shared(uint32_t address, const uint32_t (&v)[4]) {
+    emulate::Octet octet;
+    memcpy(&octet, v, 16);
+    emulate::write(address, octet);
+}
 
 }  // namespace fastbsn

@@ -35,7 +35,7 @@ extern "C" int compare_paths(int in_channels, int channels, int depth, int batch
             const Buffer none{}, &buffer = out < 0 ? none : plan.buffers[out];
             const int64_t count = int64_t(batch) * buffer.channels * buffer.h * buffer.w;
             if (out >= 0) std::fill_n(got.begin() + buffer.offset, 2 * count, 0xff);
-            run_emulated(plan.bind(got.data(), weights.data(), describe(image), describe(other.data()))[i], grid, seed);
+            run_emulated(plan.bind(got.data(), weights.data(), describe(image), describe(other.data()))[i], plan.path, grid, seed);
             differences[i] = out < 0 ? difference(result, other.data(), pixels, [](float x) { return x; })
                                      : difference(reinterpret_cast<uint16_t*>(&expected[buffer.offset]), reinterpret_cast<uint16_t*>(&got[buffer.offset]),
                                                   count, from_bf16);

@@ -33,7 +33,7 @@ int main(int argc, char** argv) {
         const std::vector<Op> ops = plan.bind(arena.data(), packed.data(), describe(image), describe(result));
         run_on_host(ops);
         for (const Op& op : ops)
-            if (emulated) run_emulated(op, 1, random());
+            if (emulated) run_emulated(op, PORTABLE, 1, random());
         blocks += int(ops.size());
     }
     printf("%d blocks\n", blocks);

@@ -14,7 +14,7 @@ from fastbsn.nets import UNet
 from ..conftest import SEED
 from .conftest import layer_pointers, random_unet
 
-SHARED = {"wide": 166912, "narrow": 101376}  # bytes for one block: sm_80; sm_86, sm_89 and sm_120
+SIZES = {"wide": (1, 166912), "narrow": (1, 101376), "hopper": (2, 232448)}  # path, and bytes for one block: sm_80; sm_86, 89, 120; sm_90
 
 
 def compare(library: ctypes.CDLL, net: UNet, x: Tensor, path: int, shared: int, processors: int, grid: int) -> list[float]:
@@ -35,6 +35,8 @@ def compare(library: ctypes.CDLL, net: UNet, x: Tensor, path: int, shared: int, 
     [
         ("wide", 3, 3, (1, 34, 5), 1, 1),  # several steps of rows in a tile
         ("narrow", 1, 2, (2, 5, 70), 1, 2),  # two tiles across, two images
+        ("hopper", 3, 3, (1, 20, 5), 1, 1),
+        ("hopper", 1, 2, (2, 4, 130), 1, 2),
         ("wide", 2, 2, (1, 18, 3), 8, 3),  # several tiles down, in one thread block after another
     ],
 )
@@ -49,7 +51,7 @@ def test_kernels_equal_the_executor(
 ) -> None:
     net = random_unet(in_channels, 48, depth)
     x = torch.rand(shape[0], in_channels, *shape[1:])
-    differences = compare(library("kernels.cpp"), net, x, 1, SHARED[size], processors, grid)
+    differences = compare(library("kernels.cpp"), net, x, *SIZES[size], processors, grid)
     assert len(differences) == 2 * depth + 1
     # Sums in another order may round to the next bf16; the last block's result is fp32, after sums of such values.
     assert all(d <= 2**-7 for d in differences), differences
