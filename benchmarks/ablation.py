@@ -51,7 +51,9 @@ class Lab:
 
     @functools.cached_property
     def pairs(self) -> list[Pair]:
-        return load_pairs(self.args.pairs)
+        found = load_pairs(self.args.pairs)
+        n = min(self.args.pairs_limit or len(found), len(found))
+        return [found[i * len(found) // n] for i in range(n)]  # spread over the cameras
 
     @functools.cached_property
     def clean(self) -> list[np.ndarray]:  # each [1, H, W]
@@ -94,7 +96,7 @@ class Lab:
     def score(self, estimate: Estimator, noise: str) -> float:
         """Mean PSNR in dB over the test images; synthetic noise from the seed 0 anew for every image."""
         if noise == REAL:
-            items = [(p.clean, p.noisy) for p in self.pairs[: self.args.test_pairs]]
+            items = [(p.clean, p.noisy) for p in self.pairs]
         else:
             items = [(x, parse_noise(noise).add(x, 0)) for x in self.test]
         outputs = [estimate(torch.from_numpy(y)[None].to(self.args.device))[0].float().cpu().numpy() for _, y in items]
@@ -165,7 +167,7 @@ def settings(lab: Lab) -> dict[str, Any]:
     args = lab.args
     budget = f"{args.steps} steps" if args.steps else f"{args.minutes:g} minutes"
     found = {"budget": budget, "images": len(lab.clean), "test": len(lab.test), "seed": args.seed, "tiny": args.tiny}
-    return found | ({"pairs": len(lab.pairs), "judged_pairs": len(lab.pairs[: args.test_pairs])} if args.pairs else {})
+    return found | ({"pairs": len(lab.pairs)} if args.pairs else {})
 
 
 def run(lab: Lab, questions: tuple[str, ...]) -> dict[str, Any]:
@@ -202,7 +204,7 @@ def main(argv: list[str] | None = None) -> None:
     budget.add_argument("--minutes", type=float, help="of every training")
     parser.add_argument("--images", type=int, help="number of training images; default all")
     parser.add_argument("--test-images", type=int, help="number of test images; default all")
-    parser.add_argument("--test-pairs", type=int, help="number of pairs that are judged (all are trained on); default all")
+    parser.add_argument("--pairs-limit", type=int, help="number of pairs, trained on and judged; default all")
     parser.add_argument("--questions", nargs="+", choices=QUESTIONS, default=QUESTIONS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")

@@ -17,7 +17,7 @@ from benchmarks.machine import describe
 from benchmarks.measure import Unavailable, measure
 from benchmarks.subjects import student
 from benchmarks.suites import cases
-from benchmarks.tables import render
+from benchmarks.tables import render, skipped
 from fastbsn import Denoiser
 from fastbsn.evaluation.metrics import psnr
 from fastbsn.evaluation.noise import parse_noise
@@ -77,8 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     result = run(args.scale, min(args.seconds, 0.2) if args.scale == "tiny" else args.seconds, args.compile)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.out, result)
-    print(render("cpu", result))
-    print(f"\n{args.out}")
+    print(render("cpu", result), skipped(result["rows"]), args.out, sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     if noise.kind != "gaussian" or len(noise.values) != 1:
         parser.error(f"--noise {args.noise}: the classical methods are told one sigma; expected gaussian:SIGMA")
     rows = run(args, noise)
-    n = args.limit or len(list_images(args.images))
+    n = min(args.limit or 10**9, len(list_images(args.images)))
     settings = {"images": args.images.name, "n": n, "noise": str(noise), "seed": args.seed, "gray": args.gray}
     result = {"machine": describe(), "settings": settings, "methods": rows}
     args.out.parent.mkdir(parents=True, exist_ok=True)

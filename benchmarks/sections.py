@@ -141,8 +141,8 @@ SECTIONS = {
     "ops": Section(_suite("ops"), 60),
     "training": Section(_suite("training"), 50),
     "labels": Section(_suite("labels"), 25),
-    "io": Section(_suite("io"), 25),
     "compile": Section(compiled, 120, needs_gpu=True),
+    "io": Section(_suite("io"), 25),
     "figures": Section(figures, 25),
 }
 

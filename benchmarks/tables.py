@@ -53,7 +53,8 @@ def speed(rows: Sequence[Row]) -> str:
     return table(["version", *columns], lines)
 
 
-def _skipped(rows: Sequence[Row]) -> str:
+def skipped(rows: Sequence[Row]) -> str:
+    """Versions that could not run, by reason."""
     reasons: dict[str, list[str]] = {}
     for r in rows:
         if r["status"] == "skipped":
@@ -79,8 +80,8 @@ def _methods(rows: Sequence[Row]) -> str:
 
 
 def cpu(result: Row) -> str:
-    parts = [speed(result["rows"]), _skipped(result["rows"]), _methods(result["methods"])]
-    return "\n\n".join([*filter(None, parts), f"Student: {result['weights']}. {machine(result['machine'])}"])
+    note = f"Student: {result['weights']}. {machine(result['machine'])}"
+    return "\n\n".join([speed(result["rows"]), _methods(result["methods"]), note])
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -108,12 +109,12 @@ def _sections(sections: Row) -> str:
 
 def gpu(result: Row) -> str:
     measured = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in result["ceilings"].items())
-    parts = [speed(result["rows"]) if result["rows"] else "", _skipped(result["rows"]), f"Ceilings: {measured}." if measured else ""]
+    parts = [speed(result["rows"]) if result["rows"] else "", f"Ceilings: {measured}." if measured else ""]
     return "\n\n".join([*filter(None, parts), machine(result["machine"])])
 
 
 def gpu_short(result: Row) -> str:
-    parts = [_sections(result["sections"]), summary(result["rows"]) if result["rows"] else ""]
+    parts = [_sections(result["sections"]), skipped(result["rows"]), summary(result["rows"]) if result["rows"] else ""]
     return "\n\n".join([*filter(None, parts), machine(result["machine"]) if result["machine"] else ""])
 
 
@@ -130,7 +131,7 @@ def ablation(result: Row) -> str:
         lines.append([r["question"], r["name"], r["noise"], _number(r["psnr"], 2), gain])
     s = result["settings"]
     note = f"Budget of every training: {s['budget']}; {s['images']} training images, {s['test']} test images"
-    note += f", {s['pairs']} real pairs ({s['judged_pairs']} judged)" if "pairs" in s else ""
+    note += f", {s['pairs']} real pairs" if "pairs" in s else ""
     note += f"; seed {s['seed']}."
     return "\n\n".join([table(["question", "estimate", "noise", "PSNR, dB", "gain, dB"], lines, 3), f"{note} {machine(result['machine'])}"])
 
