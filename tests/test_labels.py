@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from fastbsn.errors import FileFormatError, InputError, WeightsError
 from fastbsn.io.weights import load_tensors, save_networks
 from fastbsn.labels import LabelSet, generate
 from fastbsn.nets import DBSN, NoiseModel, UNet, noise_level
+from tests.reliability.numbers import cases
 
 
 def teacher_file(path: Path, channels: int = 1, noise: str = "gaussian") -> Path:
@@ -85,9 +85,7 @@ def test_every_kind_of_noise_makes_labels_and_opens(noise, tmp_path, rng):
 
 
 def test_killed_runs_end_with_the_files_of_an_uninterrupted_one(tmp_path, rng):
-    """Reduced: 7 kills over 40 images (goal G12: 200 over 300, by FASTBSN_LONG=1)."""
-    images, kills = (300, 200) if os.environ.get("FASTBSN_LONG") else (40, 7)
-    print(f"{kills} kills over {images} images")
+    images, kills = cases("G12 images labelled"), cases("G12 kills of a labelling run")
     folder, teacher = tmp_path / "noisy", teacher_file(tmp_path / "t.safetensors")
     folder.mkdir()
     for i in range(images):

@@ -8,6 +8,9 @@ LONG = os.environ.get("FASTBSN_LONG") == "1"
 CASES = {  # goal: (normal run, full)
     "G1 mutated weight files": (1200, 1_000_000),
     "G2 mutated images": (2000, 100_000),
+    "G11 kills of a training run": (6, 500),
+    "G12 kills of a labelling run": (7, 200),
+    "G12 images labelled": (40, 300),
     "G13 disk-full cut points": (80, 250),
     "G14 writes": (200, 1600),
     "G14 reads": (2000, 10_000),
