@@ -14,16 +14,18 @@ from typing import Any, NamedTuple
 
 from benchmarks.machine import ROOT
 
+ALONE = ("compile", "fastbsn cuda hopper")  # beginnings of version names that have sections of their own
 CASE_SECONDS = {"tiny": 0.05, "gpu": 2.5, "full": 10.0}
 
 
 class Job(NamedTuple):
-    """What a section is told: where to write, how large, and how many seconds it has."""
+    """What a section is told: where to write, how large, how many seconds it has, and whether to leave our own kernels out."""
 
     folder: Path
     scale: str
     device: str
     limit: float
+    baselines: bool = False
 
     def append(self, **found: Any) -> None:
         with open(self.folder / "rows.jsonl", "a") as file:
@@ -78,6 +80,10 @@ def _measured_ceilings(job: Job) -> dict[str, Any] | None:
     return next((line["ceilings"] for line in read(job.folder) if "ceilings" in line), None)
 
 
+def _done(job: Job) -> set[tuple[str, str]]:
+    return {(row["suite"], row["case"]) for line in read(job.folder) for row in line.get("rows", [])}
+
+
 def _suite(name: str) -> Callable[[Job], None]:
     def section(job: Job) -> None:
         import torch
@@ -86,36 +92,42 @@ def _suite(name: str) -> Callable[[Job], None]:
         from benchmarks.suites import cases
 
         for case in cases(name, job.scale):
+            if (case.suite, case.name) in _done(job):
+                continue
             if job.left() < 3 * CASE_SECONDS[job.scale]:
                 print(f"no time for {case.name}")
                 break
-            wanted = [version for version in case.versions if not version.startswith("compile")]
-            rows = measure(case, torch.device(job.device), CASE_SECONDS[job.scale], _measured_ceilings(job), wanted)
+            together = {n: v for n, v in case.versions.items() if not n.startswith(ALONE) and (v.baseline or not job.baselines)}
+            rows = measure(case, torch.device(job.device), CASE_SECONDS[job.scale], _measured_ceilings(job), list(together))
             job.append(rows=rows)
             torch.cuda.empty_cache()
 
     return section
 
 
-def compiled(job: Job) -> None:
-    """torch.compile, one version at a time because each takes long: beside its eager yardstick, most promising first."""
-    import torch
+def _one_by_one(prefix: str, needed: float) -> Callable[[Job], None]:
+    """Versions that are slow to prepare, or risky, each beside its eager yardstick only; the most promising first."""
 
-    from benchmarks.measure import measure
-    from benchmarks.suites import cases
+    def section(job: Job) -> None:
+        import torch
 
-    chosen = [c for suite in ("student", "teacher") for c in cases(suite, job.scale) if "host" not in c.name]
-    chosen.sort(key=lambda c: -c.name.count("3840") - c.name.count("1056"))
-    todo = [(case, name) for case in chosen for name in case.versions if name.startswith("compile")]
-    todo.sort(key=lambda pair: ("," not in pair[1], "no graphs" in pair[1]))
-    for case, name in todo:
-        if job.left() < 30:
-            print(f"no time for {case.name}: {name}")
-            break
-        dtype = case.versions[name].dtype
-        yardstick = next(n for n, v in case.versions.items() if v.dtype == dtype and n.startswith("eager"))
-        rows = measure(case, torch.device(job.device), CASE_SECONDS[job.scale], _measured_ceilings(job), [yardstick, name])
-        job.append(rows=[row for row in rows if row["version"] == name])
+        from benchmarks.measure import measure
+        from benchmarks.suites import cases
+
+        chosen = [c for suite in ("student", "teacher") for c in cases(suite, job.scale) if "host" not in c.name]
+        chosen.sort(key=lambda c: -c.name.count("3840") - c.name.count("1056"))
+        todo = [(case, name) for case in chosen for name in case.versions if name.startswith(prefix)]
+        todo.sort(key=lambda pair: ("," not in pair[1], "no graphs" in pair[1]))
+        for case, name in todo:
+            if job.left() < needed:
+                print(f"no time for {case.name}: {name}")
+                break
+            dtype = case.versions[name].dtype
+            yardstick = next(n for n, v in case.versions.items() if v.dtype == dtype and n.startswith("eager"))
+            rows = measure(case, torch.device(job.device), CASE_SECONDS[job.scale], _measured_ceilings(job), [yardstick, name])
+            job.append(rows=[row for row in rows if row["version"] == name])
+
+    return section
 
 
 def figures(job: Job) -> None:
@@ -141,7 +153,8 @@ SECTIONS = {
     "ops": Section(_suite("ops"), 60),
     "training": Section(_suite("training"), 50),
     "labels": Section(_suite("labels"), 25),
-    "compile": Section(compiled, 120, needs_gpu=True),
+    "hopper": Section(_one_by_one("fastbsn cuda hopper", 10), 35, needs_gpu=True),
+    "compile": Section(_one_by_one("compile", 30), 120, needs_gpu=True),
     "io": Section(_suite("io"), 25),
     "figures": Section(figures, 25),
 }

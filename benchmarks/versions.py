@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -119,6 +120,16 @@ def backend(name: str, dtype: str) -> Callable[[Any, torch.device], Run]:
         if refusal is not None:
             raise Unavailable(refusal)
         run = backends.select(net, device, name, what)
+        return (lambda x: run(x)[0]) if isinstance(net, DBSN) else run
+
+    return make
+
+
+def variant(name: str, dtype: str, **options: Any) -> Callable[[Any, torch.device], Run]:
+    """A backend with options that `select` leaves at their defaults."""
+
+    def make(net: nn.Module, device: torch.device) -> Run:
+        run = import_module(f"fastbsn.backends.{name}").prepare(net, device, backends.DTYPES[dtype], **options)
         return (lambda x: run(x)[0]) if isinstance(net, DBSN) else run
 
     return make

@@ -12,7 +12,8 @@ from benchmarks.measure import Case, Subject, Version
 from benchmarks.subjects import flop_per_pixel, student, weight_bytes
 from benchmarks.suites import shape_name
 from benchmarks.timing import Run
-from benchmarks.versions import baselines, eager_fp32, own
+from benchmarks.versions import baselines, eager_fp32, own, variant
+from fastbsn.nets import UNet
 
 CHANNELS = 3
 SIZES = {
@@ -56,11 +57,19 @@ def _host_subject(size: tuple[int, int, int], device: torch.device) -> Subject:
     return Subject(s.net, inputs, from_host(s.reference, device), clean, s.flop, 2 * CHANNELS * s.pixels, s.pixels, wall=True)
 
 
+def _uint8_frames(net: UNet, device: torch.device) -> Run:
+    """The CUDA backend on the frames as they are: conversion happens in its first and last kernel."""
+    run = variant("cuda", "bfloat16")(net, device)
+    return lambda image: run(image.to(device, non_blocking=True).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).cpu()
+
+
 def cases(scale: str) -> Sequence[Case]:
-    versions = baselines("phase upsample") | own()
+    versions = (
+        baselines("phase upsample") | own() | {"fastbsn cuda hopper bf16": Version(variant("cuda", "bfloat16", path="hopper"), "bfloat16")}
+    )
     if scale in ("tiny", "cpu"):  # the CPU's own choice may be float32
         versions |= {name: v for name, v in own(("float32",)).items() if "reference" in name}
-    host = {name: _host_version(v) for name, v in versions.items()}
+    host = {name: _host_version(v) for name, v in versions.items()} | {"fastbsn cuda uint8 bf16": Version(_uint8_frames, "bfloat16")}
     found = []
     for size in SIZES[scale]:
         found.append(Case("student", shape_name(*size), versions, lambda device, size=size: _subject(size, device)))

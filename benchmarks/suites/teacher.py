@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 
 from benchmarks.images import noisy_batches
-from benchmarks.measure import Case, Subject
+from benchmarks.measure import Case, Subject, Version
 from benchmarks.subjects import flop_per_pixel, teacher, weight_bytes
 from benchmarks.suites import shape_name
-from benchmarks.versions import baselines, eager_fp32, own
+from benchmarks.versions import backend, baselines, eager_fp32, own, variant
 
 CHANNELS = 3
 SIZES = {
@@ -36,7 +36,9 @@ def _subject(variant: str, size: tuple[int, int, int], small: bool, device: torc
 
 def cases(scale: str) -> Sequence[Case]:
     bf16 = {name: v for name, v in baselines("space-to-batch").items() if name.startswith("eager bf16")}
-    versions = baselines("space-to-batch", "float16") | bf16 | own(("float32", "float16", "bfloat16"))
+    versions = baselines("space-to-batch", "float16") | bf16 | own(("float16", "bfloat16"))
+    versions["fastbsn reference fp32"] = Version(backend("reference", "float32"))
+    versions["fastbsn triton fp16, mu only"] = Version(variant("triton", "float16", features=False), "float16")
     return [
         Case("teacher", f"{v} {shape_name(*size)}", versions, lambda device, v=v, size=size: _subject(v, size, scale == "tiny", device))
         for v, size in SIZES[scale]

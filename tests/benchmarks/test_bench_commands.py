@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import ablation, classical, cpu, peers, speedrun
+from benchmarks import ablation, classical, cpu, gpu, peers, sections, speedrun
 from benchmarks.machine import ROOT
 from benchmarks.tables import render
 from fastbsn.io.images import write_image
@@ -45,6 +45,15 @@ def test_gpu_dry_run_names_what_it_skips(tmp_path: Path) -> None:
     assert rows["teacher", "cudnn_convolution_relu fp16"]["status"] == "skipped"
     assert (tmp_path / "gpu-roofline.png").stat().st_size > 1000
     assert "| build | 0 | skipped: needs a GPU" in done.stdout
+
+
+def test_a_section_that_hangs_is_ended_and_its_rows_stay(tmp_path: Path) -> None:
+    job = sections.Job(tmp_path, "tiny", "cpu", 0.3)
+    job.append(rows=[{"suite": "student", "case": "a"}])
+    assert gpu._run("student", job)["status"] == "stopped after 0 s"
+    with open(tmp_path / "rows.jsonl", "a") as file:
+        file.write('{"rows": [{"suite": "stud')
+    assert sections.merge(sections.read(tmp_path))["rows"] == [{"suite": "student", "case": "a"}]
 
 
 def test_suites_under_pytest_benchmark(tmp_path: Path) -> None:
