@@ -1,5 +1,6 @@
 PYTHON ?= python3.11
 VENV ?= .venv
+GPU_PYTHON ?= python3
 BIN = $(VENV)/bin
 # Compiling every GPU architecture takes minutes and is its own test; the installed extension needs one.
 export FASTBSN_ARCHS ?= 90a
@@ -27,10 +28,10 @@ bench: $(VENV)/.installed
 
 # On a GPU machine with its own torch, triton and nvcc; installs nothing.
 gpu:
-	$(PYTHON) -m benchmarks.gpu --out benchmarks/results/local
+	$(GPU_PYTHON) -m benchmarks.gpu --out benchmarks/results/local
 
 gpu-test:
-	$(PYTHON) -m pytest -q -m gpu tests/gpu
+	$(GPU_PYTHON) -m pytest -q -m gpu tests/gpu
 
 clean:
 	rm -rf $(VENV) build *.egg-info fastbsn/*.so
