@@ -1,5 +1,6 @@
 // What a block reads and writes: bf16 activations, the caller's image in its own dtype and strides, and the parameters.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -80,7 +81,7 @@ FASTBSN_HD uint16_t to_half(float x) { return __half_as_ushort(__float2half_rn(x
 #else
 inline float from_half(uint16_t bits) {
     const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
-    const float size = exponent == 31 ? (mantissa ? NAN : INFINITY) : exponent ? std::ldexp(1024.f + mantissa, exponent - 25) : std::ldexp(float(mantissa), -24);
+    const float size = exponent == 31 ? (mantissa ? NAN : INFINITY) : std::ldexp((exponent ? 1024.f : 0) + mantissa, std::max(exponent, 1) - 25);
     return bits >> 15 ? -size : size;
 }
 inline uint16_t to_half(float x) {  // to nearest even

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -132,6 +133,37 @@ class CudaUNet:
                 plan.uses += 1
         return y
 
+    def stream(self, frames: Iterable[Tensor], ahead: int = 3) -> Iterator[Tensor]:
+        """Denoise frames from the CPU, in order, while the copies of their neighbours run.
+
+        Args:
+            frames: [N, in_channels, H, W] on the CPU, as for a call; sizes may differ.
+            ahead: frames on their way at a time.
+
+        Yields:
+            The same shape and dtype in pinned memory.
+        """
+        upload, download, ready = torch.cuda.Stream(self.device), torch.cuda.Stream(self.device), deque[tuple[Tensor, torch.cuda.Event]]()
+        compute = torch.cuda.current_stream(self.device)
+        for frame in frames:
+            with torch.cuda.stream(upload):
+                x = frame.pin_memory().to(self.device, non_blocking=True)
+            compute.wait_stream(upload)
+            x.record_stream(compute)
+            with torch.cuda.stream(compute):
+                y = self(x)
+            download.wait_stream(compute)
+            y.record_stream(download)
+            with torch.cuda.stream(download):
+                result, done = torch.empty(y.shape, dtype=y.dtype, pin_memory=True), torch.cuda.Event()
+                result.copy_(y, non_blocking=True)
+                done.record(download)
+            ready.append((result, done))
+            if len(ready) >= ahead:
+                yield _finished(*ready.popleft())
+        while ready:
+            yield _finished(*ready.popleft())
+
     def _plan(self, x: Tensor) -> _Plan:
         key = (*x.shape, x.dtype)
         if key not in self._plans:
@@ -160,6 +192,11 @@ class CudaUNet:
         plan.y, plan.graph = torch.empty_like(plan.x), torch.cuda.CUDAGraph()
         with torch.cuda.graph(plan.graph, capture_error_mode="thread_local"):
             self._launch(plan.network, plan.x, plan.y)
+
+
+def _finished(result: Tensor, done: torch.cuda.Event) -> Tensor:
+    done.synchronize()
+    return result
 
 
 class _Plan:

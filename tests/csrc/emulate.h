@@ -1,6 +1,6 @@
 // Runs a CUDA thread block on the CPU: every thread is a fiber, warp-wide instructions and barriers are rendezvous. One warp
-// (group) at a time, drawn at random, runs as far ahead of the others as it can, so that a missing barrier shows. Shared memory starts as NaNs, and so is the target of
-// an asynchronous copy from its issue until it is waited for.
+// (group) at a time, drawn at random, runs as far ahead of the others as it can, so that a missing barrier shows. Shared
+// memory starts as NaNs, and so is the target of an asynchronous copy from its issue until it is waited for.
 #pragma once
 #include <setjmp.h>
 #include <ucontext.h>

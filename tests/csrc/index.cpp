@@ -163,7 +163,8 @@ static void check_flow(const Block& b, int h, int w, int steps) {
                                     } else if (o.source == FINE) {
                                         const Ring& from = stage ? middle[stage - 1] : skip;
                                         const int channels = stage ? b.n[stage - 1] : b.skip;
-                                        EXPECT(from.holds(fine_at(b, channels, slot(b, step, at.v + o.dy), octet, at.u + o.dx), {y + o.dy, x + o.dx}, octet));
+                                        const int address = fine_at(b, channels, slot(b, step, at.v + o.dy), octet, at.u + o.dx);
+                                        EXPECT(from.holds(address, {y + o.dy, x + o.dx}, octet));
                                     }
                                 }
                             }

