@@ -53,6 +53,23 @@ def test_upsampling_and_convolution_as_one_transposed_convolution():
     assert error(one, two) < 1e-13
 
 
+def test_the_image_itself_is_not_rounded_to_bfloat16():
+    """A network that subtracts neighbours, 1.1^2 (y[j] - y[j+1]), of an image that is flat in bfloat16."""
+    net = tiny_unet(1)
+    for p in net.parameters():
+        torch.nn.init.zeros_(p)
+    with torch.no_grad():
+        for row, sign in enumerate((1, -1)):
+            net.dec0a.weight[row, -1, 1, 1:] = sign * torch.tensor([1, -1])
+            net.dec0b.weight[row, :2, 1, 1] = sign * torch.tensor([1, -1])
+        net.out.weight[0, :2, 1, 1] = torch.tensor([1, -1])
+    y = 0.75 + 5e-4 * torch.rand(1, 1, 32, 32)
+    assert (y.to(torch.bfloat16) == 0.75).all()
+    noise = y - select(net, "cpu", "reference", "bfloat16")(y)
+    expected = 1.21 * (y - y.roll(-1, 3))
+    assert (noise - expected)[..., :-1].norm() < 0.02 * expected[..., :-1].norm()
+
+
 def test_strips_change_nothing(monkeypatch):
     net, y = tiny_unet(3, 12, 3), torch.rand(2, 3, 120, 40)
     monkeypatch.setattr(reference, "STRIP", 8)

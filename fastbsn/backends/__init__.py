@@ -108,7 +108,9 @@ def _fast_bf16(device: torch.device) -> str | None:
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device, net: nn.Module) -> tuple[torch.dtype, str]:
-    """The dtype of the arithmetic and why: bfloat16 where the hardware is fast at it and the output is a residual, else float32.
+    """The dtype of the arithmetic and why.
+
+    Students: bfloat16 where the hardware is fast at it, else float32. Teachers: float16 on a GPU, else float32.
 
     Raises:
         BackendError: an unknown name.

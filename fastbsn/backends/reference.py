@@ -42,8 +42,9 @@ def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype) -> Prepare
     """
     if isinstance(net, UNet):
         if device.type == "cpu":
-            return _denoise(net, _Residual(net, dtype), dtype)
-        return _denoise(net, _copy(net, device, dtype).to(memory_format=torch.channels_last).residual, dtype)
+            return _denoise(net, _Residual(net, dtype))
+        student = _copy(net, device, dtype).to(memory_format=torch.channels_last)
+        return _denoise(net, lambda y: student.residual(y.to(dtype, memory_format=torch.channels_last)))
     teacher = _copy(net, device, dtype)
 
     @torch.inference_mode()
@@ -58,17 +59,15 @@ def _copy(net: nn.Module, device: torch.device, dtype: torch.dtype) -> Any:
     return copy.deepcopy(net).eval().requires_grad_(False).to(device=device, dtype=dtype)
 
 
-def _denoise(net: UNet, residual: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Prepared:
+def _denoise(net: UNet, residual: Callable[[Tensor], Tensor]) -> Prepared:
     multiple = net.multiple
 
     @torch.inference_mode()
     def denoise(y: Tensor) -> Tensor:
         h, w = y.shape[-2:]
         bottom, right = -h % multiple, -w % multiple
-        x = y.to(dtype)
-        if bottom or right:
-            x = F.pad(x, (0, right, 0, bottom), mode="replicate")
-        return y - residual(x.contiguous(memory_format=torch.channels_last))[..., :h, :w]
+        padded = F.pad(y, (0, right, 0, bottom), mode="replicate") if bottom or right else y
+        return y - residual(padded)[..., :h, :w]
 
     return denoise
 
@@ -82,23 +81,30 @@ def upsample_weight(weight: Tensor) -> Tensor:
 
 
 class _Residual:
-    """f(y) of a UNet on a CPU: [N, C, H, W] channels_last in `dtype` -> float32, without building upsampled or joined tensors."""
+    """f(y) of a UNet on a CPU, float32 [N, C, H, W] -> the same, without building upsampled or joined tensors.
+
+    In bfloat16 the image is the sum of two: rounding it to one would add noise that shows at low noise levels.
+    """
 
     def __init__(self, net: UNet, dtype: torch.dtype):
-        self.depth, c = net.depth, net.config["channels"]
+        self.dtype, self.depth, c = dtype, net.depth, net.config["channels"]
 
         def pack(weight: Tensor) -> Tensor:
             layout = torch.channels_last if weight.ndim == 4 else torch.preserve_format
             return weight.detach().to("cpu", dtype, memory_format=layout, copy=True)
 
+        def of_image(weight: Tensor) -> Tensor:
+            return weight if dtype == torch.float32 else torch.cat([weight, weight], 1)
+
         layers: dict[str, Any] = dict(net.named_children())
         self.convs = {name: (pack(layer.weight), pack(layer.bias)) for name, layer in layers.items()}
+        self.convs["enc0"] = pack(of_image(layers["enc0"].weight)), pack(layers["enc0"].bias)
         self.ups = []
         for level in range(net.depth):
             layer = layers[f"dec{level}a"]
             below = layer.in_channels - (c if level else net.config["in_channels"])
             low, high = layer.weight.detach().split([below, layer.in_channels - below], 1)
-            self.ups.append((pack(upsample_weight(low)), pack(high), pack(layer.bias)))
+            self.ups.append((pack(upsample_weight(low)), pack(high if level else of_image(high)), pack(layer.bias)))
 
     def conv(self, name: str, x: Tensor) -> Tensor:
         weight, bias = self.convs[name]
@@ -117,7 +123,11 @@ class _Residual:
         weight, bias = self.convs["out"]
         return F.conv2d(self.up(0, x, y), weight, bias, padding=1)
 
-    def __call__(self, y: Tensor) -> Tensor:
+    def __call__(self, image: Tensor) -> Tensor:
+        y = image.to(self.dtype)
+        if self.dtype != torch.float32:
+            y = torch.cat([y, (image - y).to(self.dtype)], 1)
+        y = y.contiguous(memory_format=torch.channels_last)
         # Zero padding at the seams of a strip spoils 2 rows on the way down and 3 on the way up.
         strips = [(top, slice(max(0, top - 4), top + STRIP + 4)) for top in range(0, y.shape[2], STRIP)]
         x = _join([self.first(y[:, :, rows])[:, :, (top - rows.start) // 2 :][:, :, : STRIP // 2] for top, rows in strips])
@@ -128,7 +138,7 @@ class _Residual:
         x = self.conv(f"enc{self.depth + 1}", skips.pop())
         for level in range(self.depth - 1, 0, -1):
             x = self.up(level, x, skips.pop())
-        out = torch.empty(y.shape, dtype=torch.float32)
+        out = torch.empty_like(image)
         for top, rows in strips:
             low = x[:, :, rows.start // 2 : rows.stop // 2]
             out[:, :, top : top + STRIP] = self.last(low, y[:, :, rows])[:, :, top - rows.start :][:, :, :STRIP]
