@@ -10,7 +10,6 @@ not run as HGMMA fed by UTMALDG, or a loop with HGMMA also has LDSM.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -27,6 +26,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from fastbsn.io.atomic import write_json, write_text
 from fastbsn.kernels import conv, ends, mdc, mdc_backward, tuning, wgrad
 from fastbsn.kernels.call import Call
 
@@ -51,7 +51,7 @@ class Shipped:
     name: str
     call: Call
     absent: tuple[str, ...] = ()
-    main_loop: bool = True  # has a loop over taps or positions that is to run as HGMMA fed by TMA
+    main_loop: bool = True  # has a long loop, over taps or positions, that is to run as HGMMA fed by TMA
 
 
 def shipped(arch: str, widths: dict[str, tuple[int, ...]]) -> Iterator[Shipped]:
@@ -64,9 +64,8 @@ def shipped(arch: str, widths: dict[str, tuple[int, ...]]) -> Iterator[Shipped]:
         for k in (3, 5):
             masked = conv.conv_call(config("conv", c), c, c, k, masked=True, relu=True)
             yield Shipped(f"masked {k}x{k}", masked, ("gate", "residual", "sums_ptr"))
-        yield Shipped(
-            "masked 5x5 dgrad", conv.conv_call(config("conv", c), c, c, 5, masked=True), ("b_ptr", "gate", "residual", "sums_ptr")
-        )
+            dgrad = conv.conv_call(config("conv", c), c, c, k, masked=True)
+            yield Shipped(f"masked {k}x{k} dgrad", dgrad, ("b_ptr", "gate", "residual", "sums_ptr"))
         yield Shipped("wgrad", wgrad.wgrad_call(config("wgrad", c), c, c))
         yield Shipped("head d=2", ends.head_call(config("head", c), c, 2, 3))
         yield Shipped("head d=3", ends.head_call(config("head", c), c, 3, 3))
@@ -76,34 +75,41 @@ def shipped(arch: str, widths: dict[str, tuple[int, ...]]) -> Iterator[Shipped]:
         yield Shipped("residual, training", conv.residual_call(config("residual", c), c))
         yield Shipped("1x1 dgrad", conv.conv_call(config("conv", c), c, c, 1), ("b_ptr", "residual"), main_loop=False)
         yield Shipped("3x3 dgrad", conv.conv_call(config("conv", c), c, c, 3), ("b_ptr", "gate"))
-        yield Shipped("tail, light", ends.tail_call(config("tail", c), c, 3, True, False), main_loop=False)
+        tail = ends.tail_call(config("tail", c), c, 3, True, False)
+        yield Shipped("tail, light", tail, main_loop=False)
+        yield Shipped("tail, light, mu only", tail, ("features",), main_loop=False)
     for c in widths["paper"]:
-        yield Shipped("mdc first", mdc.mdc_first_call(config("mdc_first", c), c))
+        yield Shipped("mdc first", mdc.mdc_first_call(config("mdc_first", c), c), main_loop=False)
         yield Shipped("mdc rest", mdc.mdc_rest_call(config("mdc_rest", c), c, False))
         yield Shipped("mdc rest, training", mdc.mdc_rest_call(config("mdc_rest", c), c, True))
         first, rest = config("mdc_backward_first", c), config("mdc_backward_rest", c)
         yield Shipped("mdc backward first", mdc_backward.mdc_backward_first_call(first, c), main_loop=False)
         yield Shipped("mdc backward rest", mdc_backward.mdc_backward_rest_call(rest, c))
         yield Shipped("tail, paper", ends.tail_call(config("tail", c), c, 3, False, False), main_loop=False)
-        yield Shipped("tail, paper, folded", ends.tail_call(config("tail", c), c, 3, False, True), ("features",), main_loop=False)
+        yield Shipped("tail, paper, mu only", ends.tail_call(config("tail", c), c, 3, False, True), ("features",), main_loop=False)
+
+
+def signature(item: Shipped, arch: str, dtype: str) -> dict[str, str]:
+    """The type of every argument on `arch`, as Triton writes it."""
+    types = {}
+    for name in item.call.kernel.arg_names:
+        element = "fp32" if name == "features" else dtype
+        if name in item.absent or name in item.call.constants:
+            types[name] = "constexpr"
+        elif name in item.call.blocks:
+            rows, columns = item.call.blocks[name]
+            types[name] = f"tensordesc<{element}[{rows},{columns}]>" if arch in tuning.TMA else f"*{element}"
+        else:
+            types[name] = POINTERS.get(name, f"*{dtype}" if name.endswith("_ptr") else "i32")
+    return types
 
 
 def compile_for(item: Shipped, arch: str, dtype: str) -> Any:
     """The compiled kernel, as `launch` would compile it on `arch`."""
-    call, signature, constants, attributes = item.call, {}, dict(item.call.constants), {}
-    for i, name in enumerate(call.kernel.arg_names):
-        if name in item.absent:
-            constants[name] = None
-        if name in constants:
-            signature[name] = "constexpr"
-        elif name in call.blocks:
-            (rows, columns), element = call.blocks[name], "fp32" if name == "features" else dtype
-            signature[name] = f"tensordesc<{element}[{rows},{columns}]>" if arch in tuning.TMA else f"*{element}"
-        else:
-            signature[name] = POINTERS.get(name, f"*{dtype}" if name.endswith("_ptr") else "i32")
-        if signature[name].startswith("*"):
-            attributes[(i,)] = [["tt.divisibility", 16]]
-    source = ASTSource(fn=call.kernel, signature=signature, constexprs=constants, attrs=attributes)
+    call, types = item.call, signature(item, arch, dtype)
+    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind.startswith("*")}
+    constants = dict(call.constants) | dict.fromkeys(item.absent)
+    source = ASTSource(fn=call.kernel, signature=types, constexprs=constants, attrs=aligned)
     options = {"num_warps": call.config.warps, "num_stages": call.config.stages, "enable_fp_fusion": True}
     return triton.compile(source, target=GPUTarget("cuda", int(arch[3:]), 32), options=options)
 
@@ -157,6 +163,8 @@ def faults(row: dict[str, Any], sass: str, main_loop: bool) -> list[str]:
         found.append(f"shared memory {row['shared']} bytes; {arch} has {tuning.SHARED[arch]}")
     if row["stack"] or mix.get("LDL") or mix.get("STL"):
         found.append(f"stack {row['stack']} bytes, {mix.get('LDL', 0)} LDL, {mix.get('STL', 0)} STL; expected none")
+    if row.get("scratch"):
+        found.append(f"scratch memory {row['scratch']} bytes; expected none: a launch would need an allocator")
     if arch == "sm_90" and main_loop:
         products = loops(sass, "HGMMA")
         if not products:
@@ -189,20 +197,26 @@ def check(item: Shipped, arch: str, dtype: str) -> dict[str, Any]:
         tuning.SHARED[arch] // (row["shared"] + 1024),
         2048 // (32 * config.warps),
     )
+    if kernel.metadata.global_scratch_size:
+        row["scratch"] = kernel.metadata.global_scratch_size
     return row | {"blocks_per_sm": blocks, "faults": faults(row, sass, item.main_loop), "seconds": round(time.monotonic() - start, 1)}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        f"triton {triton.__version__}",
-        f"{'kernel':22} {'C':>3} {'arch':6} {'config':>14} {'reg':>3} {'shared':>6} blocks/SM  instructions",
-    ]
+    head = ("kernel", "C", "arch", "config", "registers", "shared", "blocks/SM", "instructions")
+    cells = [head]
     for r in rows:
-        mix = " ".join(f"{k} {v}" for k, v in r["instructions"].items())
+        mix = " ".join(f"{opcode} {count}" for opcode, count in r["instructions"].items())
         config = "x".join(map(str, r["config"]))
-        line = f"{r['kernel']:22} {r['channels']:3} {r['arch']:6} {config:>14} {r['registers']:3} {r['shared']:6} {r['blocks_per_sm']:9}  {mix}"
-        lines += [line, *(f"    FAULT {fault}" for fault in r["faults"])]
-    return "\n".join(lines) + "\n"
+        cells.append((r["kernel"], r["channels"], r["arch"], config, r["registers"], r["shared"], r["blocks_per_sm"], mix))
+    lines = [line(row) for row in cells]
+    for r, i in zip(reversed(rows), range(len(rows), 0, -1), strict=True):
+        lines[i + 1 : i + 1] = [f"    FAULT {fault}" for fault in r["faults"]]
+    return f"triton {triton.__version__}\n" + "\n".join(lines) + "\n"
+
+
+def line(cells: tuple[Any, ...]) -> str:
+    return "{:22} {:>3} {:6} {:>12} {:>9} {:>7} {:>9}  {}".format(*cells)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -223,8 +237,8 @@ def main(argv: list[str] | None = None) -> int:
             print(table(rows[-1:]).split("\n", 2)[2], end="", flush=True)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "aot.json").write_text(json.dumps({"triton": triton.__version__, "rows": rows}, indent=1))
-        (arguments.out / "aot.txt").write_text(table(rows))
+        write_json(arguments.out / "aot.json", {"triton": triton.__version__, "rows": rows})
+        write_text(arguments.out / "aot.txt", table(rows))
     bad = sum(bool(row["faults"]) for row in rows)
     print(f"triton {triton.__version__}: {len(rows)} configurations, {bad} with faults, {sum(row['seconds'] for row in rows):.0f} s")
     return 1 if bad else 0

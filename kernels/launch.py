@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -43,13 +44,15 @@ def _architecture(index: int) -> str:
 
 
 def launch(call: Call, grid: tuple[int, ...], tma: bool, **arguments: Any) -> None:
-    """Run `call`; arrays it reads by blocks are passed as descriptors (TMA) or as pointers."""
+    """Run `call` on the device of its tensors; arrays it reads by blocks are passed as descriptors (TMA) or as pointers."""
+    device = next(value.device for value in arguments.values() if isinstance(value, Tensor))
     for name, shape in call.blocks.items():
         array = arguments.get(name)
         if tma and array is not None:
             arguments[name] = TensorDescriptor(array, list(array.shape), list(array.stride()), list(shape))
     options = {"num_warps": call.config.warps, "num_stages": call.config.stages, "enable_fp_fusion": True}
-    call.kernel[grid](**arguments, **call.constants, **options)
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        call.kernel[grid](**arguments, **call.constants, **options)
 
 
 def conv2d(
@@ -168,7 +171,7 @@ def _programs(x: Tensor) -> int:
     return 64 if INTERPRETER else 2 * torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
-@cache
+@lru_cache(256)
 def _table(device: torch.device, products: tuple[tuple[int, int], ...]) -> Tensor:
     return torch.tensor(wgrad.pairs(list(products)), dtype=torch.int32, device=device)
 

@@ -81,7 +81,7 @@ class TritonDBSN:
             self._sizes[x.shape] = size
             self._sizes.move_to_end(x.shape)
             if len(self._sizes) > SIZES:
-                self._sizes.popitem(last=False)
+                self._sizes.popitem(last=False)[1].finish()
             return size.run(x)
 
     def _to(self, x: Tensor) -> Tensor:
@@ -201,6 +201,11 @@ class _Size:
             results = self._results()
             self.done.record()
         return results
+
+    def finish(self) -> None:
+        """Wait until the buffers are no longer in use, on whatever stream."""
+        if self.done is not None:
+            self.done.synchronize()
 
     def _results(self) -> tuple[Tensor, Tensor | None]:
         (n, _, h, w), features = self.shape, self.features

@@ -56,7 +56,7 @@ def _backward(
         to = 2 - at
         hidden = launch.conv2d(g[at], pointwise[m], None, inside, g[1], flat.pitch, 1, gate=saved[2 * m + 1], sums=True)
         torch.sum(hidden, 0, out=db[m, 0])
-        below = launch.conv2d(g[1], spatial[m], None, inside, g[to], flat.pitch, 3, residual=g[at], sums=m > 0)
+        below = launch.conv2d(g[1], spatial[m], None, inside, g[to], flat.pitch, 3, residual=g[at], sums=True)
         if m > 0:
             torch.sum(below, 0, out=db[m - 1, 1])
         table = launch.residual_table(g.device, flat.positions, flat.pitch, at)

@@ -1,0 +1,103 @@
+"""The ahead-of-time gate: what it compiles is what is launched, it passes on a sample, and it can fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastbsn import ops
+from fastbsn.backends import triton
+from fastbsn.kernels import aot, inference, launch, tuning
+from fastbsn.kernels.call import Config
+from tests.kernels import checks
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.uint8: "u8", torch.int32: "i32"}
+SAMPLE = """
+import sys
+from fastbsn.kernels import aot
+rows = []
+for item in aot.shipped("sm_90", {"light": (96,), "paper": (96,)}):
+    if item.name in ("residual", "wgrad", "mdc rest"):
+        rows.append(aot.check(item, "sm_90", "fp16"))
+aot.write_json(sys.argv[1], rows)
+"""
+
+
+def test_what_is_compiled_is_what_is_launched(monkeypatch):
+    """Every launch has a shipped item with the same kernel, compile-time constants, absent operands and element types."""
+    launched = []
+    for module in (launch, inference):
+        monkeypatch.setattr(module, "launch", lambda call, grid, tma, **arguments: launched.append((call, arguments)))
+    x, masked = torch.randn(1, 16, 4, 4), {k: torch.randn(16, 16, k * k - 1) for k in (3, 5)}
+    with tuning.forced(all=Config(32, 16, 4, 2)):
+        items = list(aot.shipped("sm_90", {"light": (16,), "paper": (16,)}))
+        for variant in ("light", "paper"):
+            for features in (True, False):
+                net = triton.TritonDBSN(checks.random_teacher(variant, 16, 1), torch.device("cpu"), torch.float16, features)
+                net(torch.rand(1, 3, 4, 4))
+        for kind in ("residual", "mdc"):
+            params = [[p.requires_grad_() for p in pair] for pair in checks.random_module(16, kind, "cpu", torch.float16)]
+            with ops.backend("triton"):
+                checks.SINGLE[kind](x.half().requires_grad_(), params, 2).sum().backward()
+        for weight in masked.values():
+            with ops.backend("triton"):
+                ops.masked_conv2d(x.half().requires_grad_(), weight.half(), torch.randn(16)).sum().backward()
+    assert len({call.kernel.__name__ for call, _ in launched}) == 10
+    for call, arguments in launched:
+        absent = {name for name, value in arguments.items() if value is None}
+        wanted = (call.kernel, call.constants, call.blocks, absent)
+        same = [item for item in items if (item.call.kernel, item.call.constants, item.call.blocks, set(item.absent)) == wanted]
+        assert same, f"{call.kernel.__name__} with {dict(call.constants)}, without {absent}, is launched but not shipped"
+        types = aot.signature(same[0], "sm_80", "fp16")
+        assert set(types) == {*arguments, *call.constants}
+        for name, value in arguments.items():
+            if isinstance(value, Tensor):
+                assert types[name] == f"*{NAMES[value.dtype]}", f"{call.kernel.__name__}: {name} is {value.dtype}, not {types[name]}"
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """Rows of the gate for three kernels, from a process without the interpreter."""
+    out = tmp_path_factory.mktemp("aot") / "rows.json"
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", SAMPLE, str(out)], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(out.read_text())
+
+
+def test_a_sample_passes(sample):
+    assert sorted(row["kernel"] for row in sample) == ["mdc rest", "residual", "wgrad"]
+    assert all(row["faults"] == [] for row in sample), sample
+    assert all({"HGMMA", "UTMALDG"} <= set(row["loops"][0]) for row in sample)
+
+
+def test_faults_are_found(sample):
+    good = sample[0]
+    loop = "/*0010*/ HGMMA.64x64x16 R1 ;\n/*0020*/ UTMALDG.2D [UR1] ;\n/*0030*/ @P0 BRA 0x10 ;\n/*0040*/ EXIT ;\n"
+    assert aot.faults(good, loop, True) == []
+    assert "shared memory" in aot.faults(good | {"shared": 10**6}, loop, True)[0]
+    assert "stack 8 bytes" in aot.faults(good | {"stack": 8}, loop, True)[0]
+    assert "1 LDL" in aot.faults(good | {"instructions": {"LDL": 1}}, loop, True)[0]
+    assert "scratch" in aot.faults(good | {"scratch": 128}, loop, True)[0]
+    assert "has LDSM" in aot.faults(good, loop.replace("UTMALDG.2D [UR1]", "UTMALDG.2D [UR1] ; /*0028*/ LDSM R2"), True)[0]
+    assert "fed by UTMALDG" in aot.faults(good, loop.replace("UTMALDG", "LDG"), True)[0]
+    assert "no loop with HGMMA" in aot.faults(good, loop.replace("0x10", "0x40"), True)[0]
+
+
+def test_every_tuned_width_has_an_entry_on_every_architecture():
+    kernels = {"conv", "residual", "mdc_first", "mdc_rest", "mdc_backward_first", "mdc_backward_rest", "wgrad", "head", "tail", "pack"}
+    for arch in tuning.SHARED:
+        for kernel in kernels:
+            for itemsize in (2, 4):
+                for channels in (8, *tuning.TUNED):
+                    config = tuning.config(kernel, arch, channels, itemsize)
+                    assert 256 % config.block == 0, "P is a multiple of 256"
+    assert tuning.architecture(9, 0) == "sm_90" and tuning.architecture(8, 6) == "sm_89" and tuning.architecture(12, 0) == "sm_89"
