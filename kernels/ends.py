@@ -85,29 +85,41 @@ def head_kernel(
 
 @triton.jit
 def _branch(
-    acc,
+    z,
     s_ptr,
     wp,
+    wc,
+    b_ptr,
     known,
     n,
     py,
     px,
     rows,
     pitch,
-    first,
+    i: tl.constexpr,
     C: tl.constexpr,
     D: tl.constexpr,
+    LIGHT: tl.constexpr,
+    BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """acc + pixels of a branch [P, C] times the matrix that begins in row `first` of wp."""
+    """z + pixels of branch i [P, C] times matrix i, or (LIGHT) z + ReLU(pixels times matrix i + bias i) times matrix i + 2."""
     row = ((n * D + py % D) * D + px % D) * rows + py // D
     at = (row.to(tl.int64) * pitch + px // D)[:, None] * C
-    for c in tl.static_range(0, C, CHUNK):
-        k = c + tl.arange(0, CHUNK)[None, :]
-        a = tl.load(s_ptr + at + k, mask=known & (k < C), other=0.0)
-        acc = tl.dot(a, wp.load([first + c, 0]), acc, input_precision=PRECISION)
-    return acc
+    for m in tl.static_range(0, C, CHUNK):
+        k = m + tl.arange(0, CHUNK)[None, :]
+        if LIGHT:
+            part = bias_block(b_ptr, i * C + m, C - m, BLOCK, CHUNK)
+            for c in tl.static_range(0, C, CHUNK):
+                k = c + tl.arange(0, CHUNK)[None, :]
+                a = tl.load(s_ptr + at + k, mask=known & (k < C), other=0.0)
+                part = tl.dot(a, wc.load([i * C + c, m]), part, input_precision=PRECISION)
+            z = tl.dot(relu(part).to(wp.dtype), wp.load([(i + 2) * C + m, 0]), z, input_precision=PRECISION)
+        else:
+            a = tl.load(s_ptr + at + k, mask=known & (k < C), other=0.0)
+            z = tl.dot(a, wp.load([i * C + m, 0]), z, input_precision=PRECISION)
+    return z
 
 
 @triton.jit
@@ -116,7 +128,9 @@ def tail_kernel(
     s3_ptr,  # [P, C] branch of dilation 3
     w,  # [7 * C, C] in blocks [N, N]: of branch 2, of branch 3, join of 2, join of 3, three tail layers
     wp,  # the same in blocks [CHUNK, N]
-    wo,  # the same in blocks [N, NO], for the last layer
+    wc,  # the same in blocks [CHUNK, CHUNK]
+    wn,  # the same in blocks [N, CHUNK]
+    wo,  # the same in blocks [CHUNK, NO], for the last layer
     b_ptr,  # [7, C] fp32: of branch 2, of branch 3, join, unused, three tail layers
     mu_ptr,  # [N, IN, H, W] fp32
     features,  # [N * H * W, C] fp32, or None
@@ -138,7 +152,8 @@ def tail_kernel(
     PRECISION: tl.constexpr,
 ):
     """Light: ReLU(1x1) per branch, join, ReLU, tail. Paper: the linear 1x1 of the branches are folded into the join."""
-    w, wp, wo = blocks(w, 7 * C, C, N, N), blocks(wp, 7 * C, C, CHUNK, N), blocks(wo, 7 * C, C, N, NO)
+    w, wp, wc = blocks(w, 7 * C, C, N, N), blocks(wp, 7 * C, C, CHUNK, N), blocks(wc, 7 * C, C, CHUNK, CHUNK)
+    wn, wo = blocks(wn, 7 * C, C, N, CHUNK), blocks(wo, 7 * C, C, CHUNK, NO)
     first = tl.program_id(0) * BLOCK
     i = first + tl.arange(0, BLOCK)
     known = (i < pixels)[:, None]
@@ -146,16 +161,8 @@ def tail_kernel(
     n, r = i // plane, i % plane
     py, px = r // width, r % width
     z = bias_block(b_ptr, 2 * C, C, BLOCK, N)
-    if LIGHT:
-        a = bias_block(b_ptr, 0, C, BLOCK, N)
-        a = relu(_branch(a, s2_ptr, wp, known, n, py, px, rows2, pitch2, 0, C, 2, CHUNK, PRECISION)).to(w.dtype)
-        z = tl.dot(a, w.load([2 * C, 0]), z, input_precision=PRECISION)
-        a = bias_block(b_ptr, C, C, BLOCK, N)
-        a = relu(_branch(a, s3_ptr, wp, known, n, py, px, rows3, pitch3, C, C, 3, CHUNK, PRECISION)).to(w.dtype)
-        z = tl.dot(a, w.load([3 * C, 0]), z, input_precision=PRECISION)
-    else:
-        z = _branch(z, s2_ptr, wp, known, n, py, px, rows2, pitch2, 0, C, 2, CHUNK, PRECISION)
-        z = _branch(z, s3_ptr, wp, known, n, py, px, rows3, pitch3, C, C, 3, CHUNK, PRECISION)
+    z = _branch(z, s2_ptr, wp, wc, b_ptr, known, n, py, px, rows2, pitch2, 0, C, 2, LIGHT, BLOCK, CHUNK, PRECISION)
+    z = _branch(z, s3_ptr, wp, wc, b_ptr, known, n, py, px, rows3, pitch3, 1, C, 3, LIGHT, BLOCK, CHUNK, PRECISION)
     if features is not None:
         blocks(features, pixels, C, BLOCK, N).store([first, 0], z)
     if LIGHT:
@@ -163,8 +170,10 @@ def tail_kernel(
     if not FOLDED:
         z = tl.dot(z.to(w.dtype), w.load([4 * C, 0]), bias_block(b_ptr, 4 * C, C, BLOCK, N), input_precision=PRECISION)
     z = relu(z).to(w.dtype)
-    z = relu(tl.dot(z, w.load([5 * C, 0]), bias_block(b_ptr, 5 * C, C, BLOCK, N), input_precision=PRECISION)).to(w.dtype)
-    out = tl.dot(z, wo.load([6 * C, 0]), bias_block(b_ptr, 6 * C, C, BLOCK, NO), input_precision=PRECISION)
+    out = bias_block(b_ptr, 6 * C, C, BLOCK, NO)
+    for m in tl.static_range(0, C, CHUNK):
+        part = tl.dot(z, wn.load([5 * C, m]), bias_block(b_ptr, 5 * C + m, C - m, BLOCK, CHUNK), input_precision=PRECISION)
+        out = tl.dot(relu(part).to(w.dtype), wo.load([6 * C + m, 0]), out, input_precision=PRECISION)
     column = tl.arange(0, NO)[None, :]
     at = (n.to(tl.int64) * IN * plane + r)[:, None] + column.to(tl.int64) * plane
     tl.store(mu_ptr + at, out, mask=known & (column < IN))
@@ -188,5 +197,6 @@ def head_call(config: Config, c: int, d: int, in_channels: int, precision: str =
 def tail_call(config: Config, c: int, in_channels: int, light: bool, folded: bool, precision: str = "ieee") -> Call:
     n = width(c)
     sizes = dict(IN=in_channels, NO=width(in_channels), C=c, LIGHT=light, FOLDED=folded, N=n)
-    shapes = dict(w=(n, n), wp=(config.chunk, n), wo=(n, width(in_channels)), features=(config.block, n))
+    tile, chunk, no = config.block, config.chunk, width(in_channels)
+    shapes = dict(w=(n, n), wp=(chunk, n), wc=(chunk, chunk), wn=(n, chunk), wo=(chunk, no), features=(tile, n))
     return Call(tail_kernel, config, shapes, sizes | dict(BLOCK=config.block, CHUNK=config.chunk, PRECISION=precision))

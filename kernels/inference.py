@@ -55,5 +55,5 @@ def tail(
     sizes = dict(zip(("rows2", "pitch2", "rows3", "pitch3"), geometry, strict=True))
     sizes |= dict(pixels=n * height * width, height=height, width=width)
     call = ends.tail_call(config, c, in_channels, light, folded, t.precision)
-    arguments = dict(s2_ptr=s2, s3_ptr=s3, w=w, wp=w, wo=w, b_ptr=bias, mu_ptr=mu, features=features)
+    arguments = dict(s2_ptr=s2, s3_ptr=s3, w=w, wp=w, wc=w, wn=w, wo=w, b_ptr=bias, mu_ptr=mu, features=features)
     launch(call, (-(-n * height * width // config.block),), t.tma, **arguments, **sizes)

@@ -23,7 +23,7 @@ from fastbsn.ops.library import tap_major
 from fastbsn.ops.modules import pointwise_matrices
 
 SIZES = 4  # image sizes remembered
-LIMIT = 2**31 - 1  # rows of an array: coordinates are 32 bits, addresses 64
+LIMIT = 2**31 - 2**10  # rows of an array: coordinates are 32 bits, addresses 64
 MAX_IN_CHANNELS = 31
 
 
@@ -175,8 +175,8 @@ class _Size:
         for weights, flat, slots, inside, d in zip(net.branches, self.flats, self.slots, self.inside, DILATIONS, strict=True):
             last, before = len(slots) - 1, len(slots) - 2
             at = before if len(weights["modules"]) % 2 else last  # so that the result is in the last slot
-            geometry = (self.shape, flat.rows, flat.pitch, d)
-            self.ends.head(self.packed, net.head, weights["masked"], weights["pre"], weights["bias"], slots[at], *geometry)
+            packed = (net.head, weights["masked"], weights["pre"], weights["bias"])
+            self.ends.head(self.packed, *packed, slots[at], self.shape, flat.rows, flat.pitch, d)
             for module in weights["modules"]:
                 to = last + before - at
                 if net.light:

@@ -63,12 +63,12 @@ class Flat:
         self.pixels(out).copy_(x.reshape(self.n, -1, self.hp, d, self.wp, d).permute(0, 3, 5, 2, 4, 1))
         return out
 
-    def unpack(self, flat: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    def unpack(self, flat: Tensor) -> Tensor:
         """[P, C] -> [N, C, H, W], channels last."""
-        phases = self.pixels(flat).permute(0, 5, 3, 1, 4, 2).reshape(self.n, -1, self.hp * self.d, self.wp * self.d)
-        shape = (self.n, phases.shape[1], self.h, self.w)
-        out = torch.empty(shape, dtype=dtype or flat.dtype, device=flat.device, memory_format=torch.channels_last)
-        return out.copy_(phases[:, :, : self.h, : self.w])
+        d, h, w = self.d, self.hp * self.d, self.wp * self.d
+        out = torch.empty(self.n, h, w, flat.shape[1], dtype=flat.dtype, device=flat.device)
+        out.view(self.n, self.hp, d, self.wp, d, -1).copy_(self.pixels(flat).permute(0, 3, 1, 4, 2, 5))
+        return (out if (h, w) == (self.h, self.w) else out[:, : self.h, : self.w].contiguous()).permute(0, 3, 1, 2)
 
     def inside(self, device: torch.device, outside: Tensor | None = None) -> Tensor:
         """uint8 [P], 1 where there is a pixel; `outside` (bool [N, 1, H, W]) takes pixels away."""

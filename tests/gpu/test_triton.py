@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +20,7 @@ from tests.kernels import checks
 pytestmark = pytest.mark.gpu
 HALF, BF16, FULL = torch.float16, torch.bfloat16, torch.float32
 DEVICE = "cuda"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +157,17 @@ def test_whole_training_step_in_a_cuda_graph(variant):
         return found
 
     torch.testing.assert_close(torch.tensor(losses(True)), torch.tensor(losses(False)), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_compute_sanitizer(tool):
+    program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
+    if program is None:
+        pytest.skip("compute-sanitizer is not installed; it comes with the CUDA toolkit")
+    tests = ["-m", "pytest", "-q", "-m", "gpu", f"{__file__}::test_memory[48]", f"{__file__}::test_a_module_on_phases_of_different_extent"]
+    command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, *tests]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
 
 def test_compiled_with_inductor():
