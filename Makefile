@@ -18,7 +18,8 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m fastbsn.demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --ignore=tests/kernels --ignore=tests/ops
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels tests/ops  # Triton reads this once, so in a process of its own
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
