@@ -15,6 +15,7 @@ import torch
 from fastbsn import ops
 from fastbsn.backends import triton
 from fastbsn.ops.flat import Flat
+from tests.conftest import SEED
 from tests.kernels import checks
 
 pytestmark = pytest.mark.gpu
@@ -55,6 +56,11 @@ def test_masked_convolution(n, c, o, h, w, k, dtype):
 )
 def test_modules(kind, n, c, h, w, modules, d, dtype):
     checks.check_body(kind, n, c, h, w, modules, d, dtype, DEVICE)
+
+
+@pytest.mark.parametrize("i", range(60))
+def test_random_shapes(i):
+    checks.check_random(1000 * SEED + i, DEVICE, largest=130, widest=128)
 
 
 @pytest.mark.parametrize("kind", ["residual", "mdc"])

@@ -1,20 +1,27 @@
 """What every kernel must satisfy; run by the interpreter on a CPU (tests/kernels) and on hardware (tests/gpu).
 
-Tolerance: relative error against float64 at most twice PyTorch's own in the same dtype, plus one rounding of the dtype.
+Tolerance: relative error (L2 norm) against float64 at most twice PyTorch's own in the same dtype, plus one rounding of the dtype.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastbsn import ops
 from fastbsn.backends import triton
 from fastbsn.nets import DBSN
+from fastbsn.ops import modules
 from fastbsn.ops.flat import Flat
 
 GUARD = 64  # rows of NaN on both sides of an array
@@ -43,28 +50,79 @@ def random_module(c: int, kind: str, device: str, dtype: torch.dtype = torch.flo
     return [(w.to(device, dtype), b.to(device, dtype)) for w, b in layers]
 
 
-def _run(fn: Callable[..., Tensor], tensors: Sequence[Tensor], dtype: torch.dtype, backend: str) -> list[Tensor]:
-    """[output, gradients of the tensors] of fn in `dtype`, for a fixed output gradient."""
+SLOTS = {"residual": (1,), "mdc": (1, 3, 2, 4, 5, 6, 8, 9)}  # of `saved` per module: outputs of its ReLUs, in the reference's order
+
+
+@contextmanager
+def _relus(masks: list[Tensor], replay: bool) -> Iterator[None]:
+    """Record which inputs of every ReLU of the reference are positive; or use these masks, in order, instead of the signs."""
+    relu, left = F.relu, iter(list(masks))
+
+    def recording(x: Tensor) -> Tensor:
+        masks.append(relu(x) > 0)
+        return relu(x)
+
+    F.relu = (lambda x: x * next(left)) if replay else recording
+    try:
+        yield
+    finally:
+        F.relu = relu
+
+
+@contextmanager
+def _kept_activations(masks: list[Tensor]) -> Iterator[None]:
+    """Record the same of the operators that run through Triton, from what they keep for their backward pass."""
+    operators = {"residual": modules.residual_body, "mdc": modules.mdc_body}
+
+    def recording(kind: str, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        y, saved = operators[kind](x, *rest)
+        flat = Flat(x.shape[0], x.shape[2], x.shape[3], rest[-2], 1 if kind == "residual" else 2)
+        for first in range(0, len(saved) - 1, 2 if kind == "residual" else 9):
+            masks.extend(flat.unpack(saved[first + slot].detach()) > 0 for slot in SLOTS[kind])
+        return y, saved
+
+    with (
+        patch.object(modules, "residual_body", partial(recording, "residual")),
+        patch.object(modules, "mdc_body", partial(recording, "mdc")),
+    ):
+        yield
+
+
+def _run(fn: Callable[..., Tensor], tensors: Sequence[Tensor], dtype: torch.dtype, backend: str) -> tuple[Tensor, list[Tensor]]:
+    """Output, and gradients of the tensors for a fixed output gradient."""
     leaves = [t.detach().to(dtype).clone().requires_grad_() for t in tensors]
     with ops.backend(backend):
         y = fn(*leaves)
     y.backward(torch.sin(torch.arange(y.numel(), device=y.device, dtype=torch.float64)).view(y.shape).to(y.dtype))
-    return [y.detach(), *(t.grad for t in leaves)]
+    return y.detach(), [t.grad for t in leaves]
 
 
 def check_operation(fn: Callable[..., Tensor], tensors: Sequence[Tensor], dtype: torch.dtype) -> None:
-    """Forward and backward of fn through Triton against float64, gradients of one operation taken together."""
-    rounded = [t.to(dtype) for t in tensors]
-    exact = _run(fn, rounded, torch.float64, "reference")
-    own = _run(fn, rounded, dtype, "reference")
-    got = _run(fn, rounded, dtype, "triton")
-    assert got[0].dtype == dtype
-    assert_as_good(got[0], own[0], exact[0], "output")
-    flat = [
-        torch.cat([t.double().flatten() / e.double().norm().clamp_min(1e-30) for t, e in zip(r[1:], exact[1:], strict=True)])
-        for r in (got, own, exact)
-    ]
-    assert_as_good(flat[0], flat[1].to(dtype), flat[2], "gradients")
+    """Forward and backward of fn through Triton against float64, all gradients taken together.
+
+    A rounding can change the sign in front of a ReLU, and with it a gradient altogether, in any implementation. So
+    gradients are compared to those in float64 through the ReLUs as they were in the run that is judged.
+    """
+    tensors = [t.to(dtype) for t in tensors]
+    theirs, ours = [], []
+    with _relus(theirs, replay=False):
+        own, own_gradients = _run(fn, tensors, dtype, "reference")
+    with _kept_activations(ours):
+        got, got_gradients = _run(fn, tensors, dtype, "triton")
+    if not ours and theirs:  # a masked convolution: its output is that of its ReLU
+        ours = [got > 0]
+    exact, _ = _run(fn, tensors, torch.float64, "reference")
+    assert got.dtype == dtype
+    assert_as_good(got, own, exact, "output")
+
+    def deviation(gradients: list[Tensor], masks: list[Tensor]) -> float:
+        assert len(masks) == len(theirs)
+        with _relus(masks, replay=True):
+            _, wanted = _run(fn, tensors, torch.float64, "reference")
+        return math.hypot(*(error(g, w) for g, w in zip(gradients, wanted, strict=True))) / math.sqrt(len(wanted))
+
+    bound = 2 * deviation(own_gradients, theirs) + torch.finfo(dtype).eps
+    assert deviation(got_gradients, ours) <= bound, f"gradients: relative error {deviation(got_gradients, ours):.2e}, bound {bound:.2e}"
 
 
 def check_masked_conv(n: int, c: int, o: int, h: int, w: int, k: int, dtype: torch.dtype, device: str, relu: bool = True) -> None:
@@ -73,14 +131,14 @@ def check_masked_conv(n: int, c: int, o: int, h: int, w: int, k: int, dtype: tor
     check_operation(lambda x, w, b: ops.masked_conv2d(x, w, b, relu), (x, weight, bias), dtype)
 
 
-def check_body(kind: str, n: int, c: int, h: int, w: int, modules: int, d: int, dtype: torch.dtype, device: str) -> None:
+def check_body(kind: str, n: int, c: int, h: int, w: int, count: int, d: int, dtype: torch.dtype, device: str) -> None:
     x = torch.randn(n, c, h, w, device=device)
-    parameters = [t for _ in range(modules) for pair in random_module(c, kind, device) for t in pair]
-    each = len(parameters) // modules
+    parameters = [t for _ in range(count) for pair in random_module(c, kind, device) for t in pair]
+    each = len(parameters) // count
 
     def body(x: Tensor, *flat: Tensor) -> Tensor:
         pairs = list(zip(flat[::2], flat[1::2], strict=True))
-        return BODIES[kind](x, [pairs[m * each // 2 : (m + 1) * each // 2] for m in range(modules)], d)
+        return BODIES[kind](x, [pairs[m * each // 2 : (m + 1) * each // 2] for m in range(count)], d, phases=False)
 
     check_operation(body, (x, *parameters), dtype)
 
@@ -97,6 +155,19 @@ def check_module_on_phases(kind: str, n: int, c: int, h: int, w: int, d: int, dt
         return ops.batch_to_space(y, d, h, w)
 
     assert_as_good(run(dtype, "triton"), run(dtype, "reference"), run(torch.float64, "reference"))
+
+
+def check_random(seed: int, device: str, largest: int, widest: int) -> None:
+    """One operation of random kind, shape and dtype, forward and backward."""
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    n, h, w = draw.randint(1, 3), draw.randint(1, largest), draw.randint(1, largest)
+    c, dtype = 8 * draw.randint(1, widest // 8), draw.choice((torch.float16, torch.bfloat16))
+    kind = draw.choice(("masked", "residual", "mdc"))
+    if kind == "masked":
+        check_masked_conv(n, c, 8 * draw.randint(1, widest // 8), h, w, draw.choice((3, 5)), dtype, device, draw.random() < 0.5)
+    else:
+        check_body(kind, n, c, h, w, 1, draw.choice((2, 3)), dtype, device)
 
 
 class Guarded:

@@ -8,6 +8,7 @@ import torch
 from fastbsn.kernels import launch, tuning
 from fastbsn.kernels.call import Config
 from fastbsn.ops.flat import Flat
+from tests.conftest import SEED
 from tests.kernels import checks
 from tests.kernels.interpreter import DEVICE
 
@@ -62,6 +63,16 @@ def test_memory(tma, monkeypatch):
     monkeypatch.setattr(launch, "TMA_IN_INTERPRETER", tma)
     with tuning.forced(all=Config(64, 16, 4, 2)):
         checks.check_memory(24, 40, Flat(2, 7, 9, 2, 2), 5, HALF, DEVICE)
+
+
+@pytest.mark.parametrize("i", range(4))
+def test_random_shapes(i):
+    checks.check_random(1000 * SEED + i, DEVICE, largest=14, widest=40)
+
+
+def test_positions_that_do_not_split_evenly():
+    with tuning.forced(wgrad=Config(16, 16, 4, 2)):  # 48 blocks in 10 parts of 5
+        checks.check_body("residual", 1, 8, 24, 24, 1, 2, HALF, DEVICE)
 
 
 def test_split_sums_repeat_bit_equal():
