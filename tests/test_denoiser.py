@@ -1,3 +1,4 @@
+import doctest
 import json
 import re
 
@@ -254,3 +255,8 @@ def test_public_names_are_lazy_and_complete():
     assert all(getattr(fastbsn, name) is not None for name in fastbsn.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = fastbsn.nothing
+
+
+def test_the_example_in_the_documentation_runs():
+    failed, attempted = doctest.testmod(denoiser)
+    assert attempted >= 3 and failed == 0
