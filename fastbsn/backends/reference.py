@@ -73,8 +73,10 @@ def _denoise(net: UNet, residual: Callable[[Tensor], Tensor]) -> Prepared:
 
 
 def upsample_weight(weight: Tensor) -> Tensor:
-    """Nearest x2 upsampling, then a 3x3 convolution with `weight` [O, C, 3, 3], as one transposed convolution [C, O, 4, 4] (stride 2,
-    padding 1): every output pixel sees 2x2 low-resolution pixels, whose weights are sums of up to four taps."""
+    """Weight [C, O, 4, 4] of the transposed convolution (stride 2, padding 1) that equals nearest x2 and a 3x3 convolution [O, C, 3, 3].
+
+    Every output pixel sees 2x2 low-resolution pixels, whose weights are sums of up to four taps.
+    """
     o, c = weight.shape[:2]
     taps = weight.double().transpose(0, 1).reshape(c * o, 1, 3, 3).flip(2, 3)
     return F.conv2d(taps, torch.ones(1, 1, 2, 2, dtype=torch.float64, device=weight.device), padding=1).reshape(c, o, 4, 4)
@@ -130,7 +132,7 @@ class _Residual:
         y = y.contiguous(memory_format=torch.channels_last)
         # Zero padding at the seams of a strip spoils 2 rows on the way down and 3 on the way up.
         strips = [(top, slice(max(0, top - 4), top + STRIP + 4)) for top in range(0, y.shape[2], STRIP)]
-        x = _join([self.first(y[:, :, rows])[:, :, (top - rows.start) // 2 :][:, :, : STRIP // 2] for top, rows in strips])
+        x = torch.cat([self.first(y[:, :, rows])[:, :, (top - rows.start) // 2 :][:, :, : STRIP // 2] for top, rows in strips], 2)
         skips = [x]
         for i in range(2, self.depth + 1):
             x = F.max_pool2d(self.conv(f"enc{i}", x), 2)
@@ -143,7 +145,3 @@ class _Residual:
             low = x[:, :, rows.start // 2 : rows.stop // 2]
             out[:, :, top : top + STRIP] = self.last(low, y[:, :, rows])[:, :, top - rows.start :][:, :, :STRIP]
         return out
-
-
-def _join(strips: list[Tensor]) -> Tensor:
-    return strips[0] if len(strips) == 1 else torch.cat(strips, 2)
