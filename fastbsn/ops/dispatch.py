@@ -30,7 +30,7 @@ def backend(name: str) -> Iterator[None]:
     """Choose the implementation of every operation in this process while the context is open.
 
     Args:
-        name: "auto" (Triton for CUDA tensors it can run, else the reference, with one warning), "reference" or "triton".
+        name: "auto" (Triton for 16-bit CUDA tensors it can run, else the reference, with one warning), "reference" or "triton".
 
     Raises:
         BackendError: an unknown name; inside the context, an operation that Triton cannot run.
@@ -77,7 +77,10 @@ def use_triton(x: Tensor, *channels: int) -> bool:
     """Whether an operation on x [N, C, H, W] with these channel counts runs through Triton."""
     if _choice == "reference" or (_choice == "auto" and not x.is_cuda) or x.numel() == 0:
         return False
-    reason = why_not(x.device.type, x.device.index or 0, compute_dtype(x), channels)
+    dtype = compute_dtype(x)
+    if _choice == "auto" and dtype == torch.float32:  # cuDNN is faster: the kernels have float32 for checking
+        return False
+    reason = why_not(x.device.type, x.device.index or 0, dtype, channels)
     if reason is None:
         return True
     if _choice == "triton":

@@ -77,7 +77,8 @@ def test_chosen_automatically_it_falls_back_with_one_warning(monkeypatch):
     class OnGpu(Tensor):
         is_cuda = True
 
-    x = torch.rand(1, 8, 4, 4).as_subclass(OnGpu)
+    x = torch.rand(1, 8, 4, 4).half().as_subclass(OnGpu)
+    assert not dispatch.use_triton(x.float(), 8)  # no warning: a choice, not a fallback
     monkeypatch.setattr(dispatch, "why_not", lambda *_: "no reason")
     monkeypatch.setattr(dispatch, "_warned", set())
     with warnings.catch_warnings(record=True) as caught:
