@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 export FASTBSN_ARCHS ?= 90a
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint bench gpu gpu-test clean
+.PHONY: demo test lint aot bench gpu gpu-test clean
 
 $(VENV)/.installed: setup.py pyproject.toml requirements.txt $(wildcard csrc/*)
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,12 @@ test: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+# Compile every shipped Triton configuration for every architecture, with the pinned release and the current one; needs no GPU.
+aot: $(VENV)/.installed
+	$(BIN)/python -m fastbsn.kernels.aot --out build/aot-pinned
+	$(PYTHON) -m venv $(VENV)-aot && $(VENV)-aot/bin/pip install --quiet triton==3.9.0
+	$(VENV)-aot/bin/python -m fastbsn.kernels.aot --out build/aot-current
+
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.cpu
 
@@ -35,4 +41,4 @@ gpu-test:
 	$(GPU_PYTHON) -m pytest -q -m gpu tests/gpu
 
 clean:
-	rm -rf $(VENV) build *.egg-info fastbsn/*.so
+	rm -rf $(VENV) $(VENV)-aot build *.egg-info fastbsn/*.so

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 STACKS = (".tif", ".tiff")
 
 
-def _device(name: str) -> str:
-    import torch
+def _device(args: argparse.Namespace) -> str:
+    from fastbsn.backends import resolve_device
 
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    return str(resolve_device(args.device)[0])
+
+
+def _open(args: argparse.Namespace, model: str) -> Denoiser:
+    from fastbsn.denoiser import Denoiser
+
+    return Denoiser.from_pretrained(model, device=args.device, backend=args.backend, dtype=args.dtype)
 
 
 def _print(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
@@ -86,7 +92,7 @@ def fit(args: argparse.Namespace) -> int:
         steps=args.steps,
         noise=args.noise,
         seed=args.seed,
-        device=_device(args.device),
+        device=_device(args),
         workdir=workdir,
         output=args.output,
     )
@@ -98,9 +104,7 @@ def train(args: argparse.Namespace) -> int:
     from fastbsn.training import ImageSet, train_teacher
 
     _start_over(args)
-    train_teacher(
-        ImageSet.from_folder(args.noisy), args.output, _loop(args), _teacher_config(args), _device(args.device), backend=args.backend
-    )
+    train_teacher(ImageSet.from_folder(args.noisy), args.output, _loop(args), _teacher_config(args), _device(args), backend=args.backend)
     _print(args, {"teacher": str(args.output)}, f"{args.output}: teacher; log and previews in {args.output}.run")
     return 0
 
@@ -108,9 +112,10 @@ def train(args: argparse.Namespace) -> int:
 def label(args: argparse.Namespace) -> int:
     from fastbsn.labels import generate
 
-    shard = tuple(int(part) for part in args.shard.split("/"))
-    if len(shard) != 2 or not 0 <= shard[0] < shard[1]:
+    i, _, n = args.shard.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and int(i) < int(n)):
         raise InputError(f"--shard {args.shard}: expected I/N with 0 <= I < N, for instance 0/2")
+    shard = (int(i), int(n))
     written, failures = generate(args.noisy, args.output, args.teacher, args.device, args.backend, args.dtype, args.std, shard)
     _print(args, {"written": written, "failed": failures}, f"{args.output}: {written} labels written, {len(failures)} failed")
     for line in failures:
@@ -121,6 +126,7 @@ def label(args: argparse.Namespace) -> int:
 def distill(args: argparse.Namespace) -> int:
     from fastbsn.io.weights import load_networks
     from fastbsn.labels import LabelSet
+    from fastbsn.nets import UNet
     from fastbsn.training import ImageSet
     from fastbsn.training import distill as run_distill
 
@@ -129,8 +135,14 @@ def distill(args: argparse.Namespace) -> int:
     renoised = args.renoised if labels.can_sample_noise or args.sigma else 0.0
     config = _student_config(args, renoised, args.sigma)
     clean = ImageSet.from_folder(args.clean) if args.clean else None
-    init = load_networks(args.init)[0].get("student") if args.init else None
-    run_distill(labels, args.output, _loop(args), config, clean, init, _device(args.device))  # type: ignore[arg-type]
+    init = None
+    if args.init:
+        found = load_networks(args.init)[0]
+        student = found.get("student")
+        if not isinstance(student, UNet):
+            raise InputError(f"--init {args.init}: the file holds {', '.join(found)}; expected a student")
+        init = student
+    run_distill(labels, args.output, _loop(args), config, clean, init, _device(args))
     _print(args, {"student": str(args.output)}, f"{args.output}: student; log and previews in {args.output}.run")
     return 0
 
@@ -163,7 +175,6 @@ def _inputs(paths: list[Path]) -> list[tuple[Path, Path]]:
 def _denoise_file(denoisers: dict[str, Denoiser], args: argparse.Namespace, source: Path, target: Path) -> None:
     import numpy as np
 
-    from fastbsn.denoiser import Denoiser
     from fastbsn.io.images import read_image, write_image
     from fastbsn.io.stacks import read_stack, write_stack
 
@@ -180,10 +191,10 @@ def _denoise_file(denoisers: dict[str, Denoiser], args: argparse.Namespace, sour
     colour = "C" in axes and array.shape[axes.index("C")] >= 3
     name = ("color-awgn" if colour else "gray-awgn") if args.model == "auto" else args.model
     if name not in denoisers:
-        denoisers[name] = Denoiser.from_pretrained(name, device=args.device, backend=args.backend, dtype=args.dtype)
+        denoisers[name] = _open(args, name)
     output = np.asarray(denoisers[name](array, axes=axes, data_range=args.data_range))
     target.parent.mkdir(parents=True, exist_ok=True)
-    if args.preview and array.ndim == len(axes.replace("C", "")) + ("C" in axes) and set(axes) <= set("YXC"):
+    if args.preview and set(axes) <= set("YXC"):  # a stack is no single picture
         write_image(target.with_name(target.stem + "_before_after.png"), _side_by_side(array, output, axes, args.data_range))
     if is_stack:
         write_stack(target, output, axes)
@@ -204,15 +215,13 @@ def _side_by_side(before: Any, after: Any, axes: str, data_range: float | None) 
 def denoise(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from fastbsn.denoiser import Denoiser
-
     jobs = [(source, args.output / name) for source, name in _inputs(args.images)]
     for source, target in jobs:
         if source.resolve() == target.resolve():
             raise InputError(f"{target} is the input itself; give another output folder with -o")
     denoisers: dict[str, Denoiser] = {}
     if args.model != "auto":
-        denoisers[args.model] = Denoiser.from_pretrained(args.model, device=args.device, backend=args.backend, dtype=args.dtype)
+        denoisers[args.model] = _open(args, args.model)
     done, skipped, failed = 0, 0, []
     for source, target in tqdm(jobs, unit="image", disable=None):
         if target.exists() and not args.overwrite:
@@ -234,7 +243,6 @@ def denoise(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    from fastbsn.denoiser import Denoiser
     from fastbsn.evaluation.datasets import load_pairs
     from fastbsn.evaluation.evaluate import evaluate as run_evaluate
     from fastbsn.evaluation.evaluate import noisy_items, paired_items
@@ -243,7 +251,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
     if (args.noise is None) == (not args.pairs and args.noisy is None):
         raise InputError("give exactly one of --noise SPEC, --noisy FOLDER or --pairs: what makes or holds the noisy images")
-    d = Denoiser.from_pretrained(args.model, device=args.device, backend=args.backend, dtype=args.dtype)
+    d = _open(args, args.model)
     results, channels = [], 1 if d.channels == 1 else None
     for noise in args.noise or [None]:
         if noise is None:
@@ -300,7 +308,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fastbsn: stopped", file=sys.stderr)
         return 130
-    except FastBSNError as error:
+    except (FastBSNError, OSError) as error:
         print(f"fastbsn: {error}", file=sys.stderr)
         return 2
 

@@ -194,9 +194,9 @@ def generate(
     paths = list_images(noisy)
     if not paths:
         raise InputError(f"{noisy}: no images found; expected PNG, JPEG, TIFF or .npy files")
-    output.mkdir(parents=True, exist_ok=True)
-    teacher_bytes = Path(teacher).read_bytes()
     engine = load_teacher(teacher, device, backend, dtype)
+    teacher_bytes = Path(teacher).read_bytes()
+    output.mkdir(parents=True, exist_ok=True)
     model = _noise_model(engine)
     if model is not None and not (output / NOISE_MODEL).exists():
         save_networks(output / NOISE_MODEL, {"noise_model": model}, {"noise": _kind(engine)})

@@ -83,12 +83,18 @@ def test_output_folder_may_not_be_the_input(students, tmp_path, rng, capsys):
         (["distill", "empty", "-o", "s.safetensors", "--steps", "1"], "manifest.json"),
         (["label", "empty", "-o", "labels", "--teacher", "t.safetensors"], "empty"),
         (["evaluate", "empty", "--model", "x"], "exactly one of"),
+        (["evaluate", "empty", "--noise", "gaussian:25", "--model", "gray-awgn"], "no images"),
+        (["label", "folder", "-o", "labels", "--teacher", "missing.safetensors"], "missing.safetensors"),
+        (["label", "folder", "-o", "labels", "--teacher", "t", "--shard", "a/b"], "--shard a/b"),
+        (["simulate", "empty", "-o", "noisy", "--noise", "gaussian:25"], "no images"),
+        (["train", "folder", "-o", "t.safetensors", "--steps", "1", "--device", "cuda:99"], "cuda:99"),
         (["fit", "empty", "-o", "s.safetensors", "--steps", "0"], "no images"),
         (["simulate", "empty", "-o", "noisy", "--noise", "blue"], "gaussian:25"),
     ],
 )
-def test_errors_are_one_sentence_and_exit_code_2(arguments, words, tmp_path, monkeypatch, capsys):
+def test_errors_are_one_sentence_and_exit_code_2(arguments, words, tmp_path, monkeypatch, capsys, rng):
     monkeypatch.chdir(tmp_path)
+    image(tmp_path / "folder/a.png", rng)
     (tmp_path / "empty").mkdir()
     assert main(arguments) == 2
     captured = capsys.readouterr()
@@ -104,6 +110,8 @@ def test_whole_job_step_by_step(noisy_folder, tmp_path, capsys):
     assert main(["distill", labels, "-o", s, "--channels", "6", "--renoised", "0.5", *small]) == 0
     networks, header = load_networks(s)
     assert isinstance(networks["student"], UNet) and header["kind"] == "student" and header["images"] == 6
+    assert main(["distill", labels, "-o", str(tmp_path / "x.safetensors"), "--init", t, *small]) == 2
+    assert "expected a student" in capsys.readouterr().err
     assert main(["train", str(noisy_folder), "-o", t, *small]) == 2  # never silently overwritten
     assert "--overwrite" in capsys.readouterr().err
     assert main(["denoise", str(noisy_folder), "-o", str(tmp_path / "out"), "--model", s]) == 0

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from fastbsn.errors import InputError
 from fastbsn.evaluation.datasets import load_image
 from fastbsn.evaluation.metrics import psnr, ssim
 from fastbsn.evaluation.noise import NoiseSpec
@@ -41,6 +42,9 @@ def evaluate(denoise: Callable[[Image], Image], items: Iterable[Item], progress:
 
     Returns:
         {"psnr", "ssim", "input_psnr", "seconds", "n", "images": [{"name", "psnr", "ssim", "input_psnr"}, ...]}
+
+    Raises:
+        InputError: no items.
     """
     rows, seconds = [], 0.0
     for name, clean, noisy in tqdm(items, unit="image", disable=None if progress else True):
@@ -55,5 +59,7 @@ def evaluate(denoise: Callable[[Image], Image], items: Iterable[Item], progress:
                 "input_psnr": psnr(clean, np.clip(noisy, 0, 1)),
             }
         )
-    mean = {key: float(np.mean([r[key] for r in rows])) if rows else float("nan") for key in ("psnr", "ssim", "input_psnr")}
+    if not rows:
+        raise InputError("nothing to evaluate: got no images; expected a folder of PNG, JPEG, TIFF or .npy files")
+    mean = {key: float(np.mean([r[key] for r in rows])) for key in ("psnr", "ssim", "input_psnr")}
     return {**mean, "seconds": seconds, "n": len(rows), "images": rows}

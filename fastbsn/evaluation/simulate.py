@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from fastbsn.errors import InputError
 from fastbsn.evaluation.noise import NoiseSpec
 from fastbsn.io.images import list_images, read_image, write_image
 
@@ -28,9 +29,10 @@ def simulate(clean: str | Path, output: str | Path, noise: NoiseSpec, seed: int 
     Returns:
         Number of images written.
     """
-    output = Path(output)
+    output, paths = Path(output), list_images(clean)
+    if not paths:
+        raise InputError(f"{clean}: no images found; expected PNG, JPEG, TIFF or .npy files")
     output.mkdir(parents=True, exist_ok=True)
-    paths = list_images(clean)
     for i, path in enumerate(tqdm(paths, unit="image", disable=None if progress else True)):
         noisy = noise.add(as_unit(read_image(path), gray), seed + i).astype(np.float16)
         write_image(output / f"{path.stem}.npy", noisy[0] if len(noisy) == 1 else noisy.transpose(1, 2, 0))

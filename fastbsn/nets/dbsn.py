@@ -43,8 +43,8 @@ class Residual(nn.Module):
         self.spatial = nn.Conv2d(channels, channels, 3)
         self.pointwise = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, dilation: int, outside: Tensor | None) -> Tensor:
-        return ops.residual_module(x, _pairs((self.spatial, self.pointwise)), dilation, outside)
+    def params(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        return _pairs((self.spatial, self.pointwise))
 
 
 class MDC(nn.Module):
@@ -58,9 +58,8 @@ class MDC(nn.Module):
         for name, k in sizes.items():
             setattr(self, name, nn.Conv2d(3 * channels if name == "join" else channels, channels, k))
 
-    def forward(self, x: Tensor, dilation: int, outside: Tensor | None) -> Tensor:
-        layers = (self.a1, self.a2, self.b1, self.b2, self.c, self.join, self.t1, self.t2)
-        return ops.mdc_module(x, _pairs(layers), dilation, outside)
+    def params(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        return _pairs((self.a1, self.a2, self.b1, self.b2, self.c, self.join, self.t1, self.t2))
 
 
 class Branch(nn.Module):
@@ -81,15 +80,9 @@ class Branch(nn.Module):
         return self.dilation - 1 + self.dilation * sum(module.reach for module in self.body)
 
     def forward(self, x: Tensor, phases: bool) -> Tensor:  # [N, C, H, W] -> [N, C, H, W]
-        (n, _, h, w), d = x.shape, self.dilation
         x = F.relu(self.pre2(F.relu(self.pre1(self.masked(x)))))
-        outside, dilation = None, d
-        if phases:
-            x, outside, dilation = ops.space_to_batch(x, d), ops.outside_extent(n, d, h, w, x.device), 1
-        for module in self.body:
-            x = module(x, dilation, outside)
-        if phases:
-            x = ops.batch_to_space(x, d, h, w)
+        run = ops.mdc_modules if self.variant == "paper" else ops.residual_modules
+        x = run(x, [module.params() for module in self.body], self.dilation, phases)
         x = self.post(x)
         return F.relu(x) if self.variant == "light" else x
 

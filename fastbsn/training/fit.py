@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from fastbsn.backends import resolve_device
 from fastbsn.errors import TrainingError
 from fastbsn.imageset import ImageSet
 from fastbsn.io.weights import load_networks
@@ -57,7 +57,7 @@ def fit(
     noisy = images if isinstance(images, ImageSet) else ImageSet.from_arrays(images)
     if (minutes is None) == (steps is None):
         raise TrainingError(f"budget: got steps={steps}, minutes={minutes}; give exactly one of them")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    device = str(resolve_device(device)[0])
     teacher = teacher or TeacherConfig(noise=noise)
 
     def budget(share: float) -> LoopConfig:
