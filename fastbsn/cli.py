@@ -231,7 +231,7 @@ def denoise(args: argparse.Namespace) -> int:
             _denoise_file(denoisers, args, source, target)
             done += 1
         except FastBSNError as error:
-            failed.append(f"{source}: {error}")
+            failed.append(str(error) if str(source) in str(error) else f"{source}: {error}")
     _print(
         args,
         {"done": done, "skipped": skipped, "failed": failed},
