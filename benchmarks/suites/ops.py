@@ -13,7 +13,7 @@ from benchmarks.rewrites import on_ops
 from benchmarks.subjects import flop_per_pixel, weight_bytes
 from benchmarks.timing import Run
 from benchmarks.versions import SHORT, Cast, compiled, conv_relu, eager, eager_fp32
-from fastbsn import backends
+from fastbsn import backends, ops
 from fastbsn.nets.dbsn import MDC, MaskedConv2d, Residual
 
 SIDE = {"tiny": 24, "cpu": 96, "gpu": 512, "full": 1024}
@@ -22,12 +22,13 @@ SIDE = {"tiny": 24, "cpu": 96, "gpu": 512, "full": 1024}
 class Dilated(nn.Module):
     """A module of a branch as a function of one tensor."""
 
-    def __init__(self, block: nn.Module, dilation: int):
+    def __init__(self, block: MDC | Residual, dilation: int):
         super().__init__()
         self.block, self.dilation = block, dilation
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.block(x, self.dilation, None)
+        run = ops.mdc_module if isinstance(self.block, MDC) else ops.residual_module
+        return run(x, self.block.params(), self.dilation)
 
 
 OPERATIONS = {
