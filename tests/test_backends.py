@@ -297,3 +297,14 @@ def test_without_accelerators_everything_works_and_names_raise(situation):
     script = SCRIPT.replace("SITUATION", SITUATIONS[situation])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_reference_backend_runs_the_references(monkeypatch):
+    """Also where the operations would choose Triton by themselves."""
+    from fastbsn.ops import dispatch
+
+    seen = []
+    original = dispatch.use_triton
+    monkeypatch.setattr("fastbsn.ops.masked_conv.use_triton", lambda x, *c: seen.append(dispatch._choice) or original(x, *c))
+    select(DBSN(1, 8, 1, "light"), device="cpu", backend="reference")(torch.rand(1, 1, 9, 9))
+    assert seen and set(seen) == {"reference"}
