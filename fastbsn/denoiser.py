@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from fastbsn.correlated import denoise_correlated
 from fastbsn.errors import InputError, WeightsError
 from fastbsn.images import Frames
 from fastbsn.nets import DBSN, NoiseModel, UNet, noise_level, posterior_mean, posterior_std
+from fastbsn.streaming import stream
 from fastbsn.tiling import Box, Grid
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -164,6 +165,34 @@ class Denoiser:
             with torch.no_grad():
                 self._denoise(frames, tile, return_sigma, progress)
         return (frames.result(), frames.sigma()) if return_sigma else frames.result()
+
+    def stream(
+        self, frames: Iterable[Any], axes: str | None = None, channel_axis: int | None = None, data_range: float | None = None
+    ) -> Iterator[Any]:
+        """Denoise frames one after another, for video: yields results in order, each of the type of its frame.
+
+        With the CUDA backend, 8- and 16-bit integers, float16 and float32 go to the GPU as they are, and copies overlap the
+        computation: up to 3 frames are read before the first result comes. Otherwise the same as calling the object on each.
+
+        Args:
+            frames: arrays, tensors or PIL images.
+            axes, channel_axis, data_range: of every frame, as in calling.
+
+        Raises:
+            InputError, BackendError: as in calling, when the frame's turn comes.
+        """
+        self._check_fitted()
+
+        def open_(x: Any) -> Frames:
+            return Frames(x, self.channels, axes, channel_axis, data_range, self.data_ranges)
+
+        def denoise(x: Any) -> Any:
+            return self(x, axes, channel_axis, data_range)
+
+        def fits(opened: Frames) -> bool:
+            return len(self._grid(opened, "auto").boxes()) == 1
+
+        return stream(frames, denoise, open_, fits, getattr(self.prepared_.run, "stream", None))
 
     def _check_sigma(self, return_sigma: bool | str) -> None:
         if return_sigma not in SIGMAS:

@@ -279,6 +279,24 @@ class Frames:
             values = repair(values)[:, top - y : bottom - y, left - x : right - x]
         return torch.stack([values[group] for group in self._groups]).div_(self.scale)
 
+    def direct(self) -> Tensor | None:
+        """The pixels as they are, [batch, channels, H, W], for a network that scales and rounds by itself; None if that is not enough:
+
+        more than one frame, alpha, a gray image for a colour network, non-finite values, a data range that is not the dtype's own.
+        """
+        plain = self.count == 1 and not (self._alpha or self.replicated or self._bad)
+        if not plain or self.dtype not in ("uint8", "uint16", "float16", "float32") or self.scale != RANGES.get(self.dtype, 1.0):
+            return None
+        values = self._source[0]
+        if isinstance(values, np.ndarray):
+            usable = values.flags.writeable and min(values.strides) > 0
+            values = torch.from_numpy(values if usable else values.copy())
+        return values.unflatten(0, (self.batch, -1))
+
+    def write_direct(self, values: Tensor) -> None:
+        """Write what the network made of `direct()`: the same shape and dtype."""
+        _assign(self._target[0], values.flatten(0, 1))
+
     def write(self, frame: int, box: Box, values: Tensor) -> None:
         """Write float32 [batch, channels, h, w] in data-range units; integers are rounded and clipped, floats are not."""
         rows, cols = slice(*box[:2]), slice(*box[2:])
