@@ -132,6 +132,8 @@ def distill(args: argparse.Namespace) -> int:
 
     _start_over(args)
     labels = LabelSet.open(args.labels, args.noisy)
+    if args.gray:
+        labels = labels.gray()
     renoised = args.renoised if labels.can_sample_noise or args.sigma else 0.0
     config = _student_config(args, renoised, args.sigma)
     clean = ImageSet.from_folder(args.clean) if args.clean else None

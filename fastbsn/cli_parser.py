@@ -108,6 +108,7 @@ def parser(commands: dict[str, Any]) -> argparse.ArgumentParser:
     p.add_argument("labels", type=Path)
     p.add_argument("-o", "--output", type=Path, required=True, help="student.safetensors")
     p.add_argument("--noisy", type=Path, help="folder of the noisy images, if it moved since labelling")
+    p.add_argument("--gray", action="store_true", help="a gray student from labels of colour images; give --sigma")
     _student(p)
     _budget(p)
     _optimizer(p)

@@ -13,6 +13,7 @@ from torch import Tensor
 from fastbsn.errors import InputError, TrainingError
 from fastbsn.io.images import list_images, read_image
 
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as the gray BSD68 set was made
 SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}  # integer images map to [0, 1]; floats are taken as they are
 
 

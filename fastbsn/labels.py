@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from fastbsn.denoiser import Denoiser
 from fastbsn.errors import FastBSNError, FileFormatError, InputError, WeightsError
-from fastbsn.imageset import SCALE, ImageSet, to_tensor, to_unit
+from fastbsn.imageset import LUMA, SCALE, ImageSet, to_tensor, to_unit
 from fastbsn.io.atomic import write_json
 from fastbsn.io.images import list_images, read_image
 from fastbsn.io.weights import load_networks, load_tensors, save_networks, save_tensors
@@ -80,6 +80,23 @@ class LabelSet:
         assert model is None or isinstance(model, NoiseModel)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return cls(images, sigmas, stds, kind, model, None, [source / n for n in names], digest)
+
+    def gray(self) -> LabelSet:
+        """The same labels in gray (luma), for a gray student: three noisy channels say more about an image than one.
+
+        The noise of the gray images is not known to this set; give `StudentConfig.sigma`.
+
+        Raises:
+            InputError: the labels are not RGB.
+        """
+        if self.images.channels != 3:
+            raise InputError(f"these labels have {self.images.channels} channels; gray labels are made of 3: label colour images")
+        luma = torch.tensor(LUMA)[:, None, None]
+        images = [(to_unit(x) * luma).sum(0, keepdim=True).to(torch.float16) for x in self.images.images]
+        noisy = [(to_unit(x) * luma).sum(0, keepdim=True) for x in self.load_noisy().images]
+        return replace(
+            self, images=ImageSet(images, self.images.names), noisy=ImageSet(noisy, self.images.names), noise="unknown", noise_model=None
+        )
 
     @property
     def can_sample_noise(self) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastbsn.images import Frames
 
 Stream = Callable[[Iterable[Tensor]], Iterator[Tensor]]
+Item = tuple[Any, Frames, Tensor | None]  # the frame, opened, and its pixels if the backend may take them as they are
 
 
 def stream(
@@ -33,7 +34,7 @@ def stream(
         yield from map(denoise, frames)
         return
 
-    def look() -> Iterator[tuple[Any, Frames, Tensor | None]]:
+    def look() -> Iterator[Item]:
         for x in frames:
             opened = open_(x)
             pixels = opened.direct()
@@ -44,13 +45,14 @@ def stream(
             yield from (denoise(x) for x, _, _ in group)
             continue
         under_way: deque[Frames] = deque()
-
-        def pixels_of(group: Iterator[Any] = group, under_way: deque[Frames] = under_way) -> Iterator[Tensor]:
-            for _, opened, pixels in group:
-                under_way.append(opened)
-                yield pixels
-
-        for values in run(pixels_of()):
+        for values in run(_pixels(group, under_way)):
             opened = under_way.popleft()
             opened.write_direct(values)
             yield opened.result()
+
+
+def _pixels(items: Iterator[Item], under_way: deque[Frames]) -> Iterator[Tensor]:
+    for _, opened, pixels in items:
+        assert pixels is not None
+        under_way.append(opened)
+        yield pixels

@@ -14,7 +14,7 @@ LAYERS = [
     ("ops",),
     ("nets",),
     ("io",),
-    ("backends", "correlated", "imageset", "images", "tiling"),
+    ("backends", "correlated", "imageset", "images", "streaming", "tiling"),
     ("evaluation", "labels", "training", "denoiser", "export"),
     ("info", "cli_parser", "demo", "cli"),
 ]

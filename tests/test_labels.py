@@ -145,3 +145,22 @@ def test_errors_say_what_to_do(noisy_folder, teacher, tmp_path):
         generate(noisy_folder, tmp_path / "labels", tmp_path / "s.safetensors", progress=False)
     colour = teacher_file(tmp_path / "c.safetensors", 3)
     assert len(generate(noisy_folder, tmp_path / "labels", colour, progress=False)[1]) == 6
+
+
+def test_gray_labels_of_colour_images(rng, tmp_path):
+    from fastbsn.training import ImageSet, LoopConfig, StudentConfig, distill
+
+    images = [rng.random((24, 32, 3)).astype(np.float32) for _ in range(2)]
+    colour = LabelSet.compute(Denoiser.from_pretrained(teacher_file(tmp_path / "t.safetensors", 3)), ImageSet.from_arrays(images))
+    gray = colour.gray()
+    for label, noisy, source, y in zip(gray.images.images, gray.load_noisy().images, colour.images.images, images, strict=True):
+        luma = np.array([0.299, 0.587, 0.114])
+        np.testing.assert_allclose(label[0].numpy(), np.einsum("chw,c->hw", source.numpy(), luma), atol=1e-3)
+        np.testing.assert_allclose(noisy[0].numpy(), y @ luma, atol=1e-6)
+    tiny = {"channels": 6, "depth": 2, "batch": 2, "crop": 16}
+    with pytest.raises(InputError, match="give sigma"):
+        distill(gray, tmp_path / "s.safetensors", LoopConfig(steps=1), StudentConfig(**tiny), progress=False)
+    student = distill(gray, tmp_path / "s.safetensors", LoopConfig(steps=2), StudentConfig(sigma=(0, 55), **tiny), progress=False)
+    assert Denoiser.from_pretrained(student).channels == 1
+    with pytest.raises(InputError, match="1 channels"):
+        gray.gray()

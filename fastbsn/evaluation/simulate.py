@@ -9,9 +9,8 @@ from tqdm import tqdm
 
 from fastbsn.errors import InputError
 from fastbsn.evaluation.noise import NoiseSpec
+from fastbsn.imageset import LUMA
 from fastbsn.io.images import list_images, read_image, write_image
-
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as the gray BSD68 set was made
 
 
 def as_unit(image: np.ndarray, gray: bool = False) -> np.ndarray:

@@ -29,6 +29,7 @@ from fastbsn.io.images import write_image
 from fastbsn.io.weights import save_networks
 from fastbsn.training import checkpoint
 from fastbsn.training.monitor import CsvLog, draw_curve, tensorboard_writer
+from fastbsn.training.muon import Muon
 from fastbsn.training.step import EagerStep, GraphedStep
 
 EMA_SHARE = 0.03  # the average looks back at most this fraction of the steps so far
@@ -38,7 +39,7 @@ EMA_SHARE = 0.03  # the average looks back at most this fraction of the steps so
 class LoopConfig:
     """Budget and optimizer.
 
-    steps, minutes: exactly one is given. lr: peak learning rate of Adam. ema: largest decay of the weight average. seed: of every
+    steps, minutes: exactly one is given. lr: peak learning rate (see `Muon`). ema: largest decay of the weight average. seed: of every
     draw. checkpoint_seconds: between checkpoints. log_steps: between log lines.
     """
 
@@ -155,7 +156,7 @@ def run(
     average = {n: copy.deepcopy(net).eval().requires_grad_(False) for n, net in networks.items()}
     groups = [{"params": list(net.parameters()), "name": name} for name, net in networks.items()]
     gpu = device.type == "cuda"
-    optimizer = torch.optim.Adam(groups, lr=torch.tensor(config.lr, device=device) if gpu else config.lr, betas=(0.9, 0.99), capturable=gpu)
+    optimizer = Muon(groups, torch.tensor(config.lr, device=device) if gpu else config.lr)
     train_step = (GraphedStep if gpu else EagerStep)(task.loss, optimizer)
     generators = {"places": torch.Generator().manual_seed(config.seed), "noise": torch.Generator(device).manual_seed(config.seed + 1)}
     step, seconds = 0, 0.0

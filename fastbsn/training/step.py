@@ -28,7 +28,7 @@ class EagerStep:
 class GraphedStep:
     """The same step captured once per phase and replayed: a small network's step is bound by about a thousand launches.
 
-    Needs an optimizer made with `capturable=True` and learning rates that are tensors on the device; every batch of a phase
+    Needs an optimizer that never waits for the device (`Muon`) and learning rates that are tensors on the device; every batch of a phase
     must have the same shapes. The first steps of a phase run eagerly on a side stream, as capture requires.
     """
 

@@ -51,7 +51,10 @@ class StudentTask:
     def __init__(self, labels: LabelSet, config: StudentConfig, device: torch.device, seed: int, clean: ImageSet | None = None):
         self.settings, self.device = config, device
         if config.renoised > 0 and not labels.can_sample_noise and config.sigma is None:
-            raise InputError("re-noised pairs need a noise model, and these labels have none (correlated noise); use renoised=0")
+            raise InputError(
+                "re-noised pairs need a noise model, and these labels have none (correlated noise, or gray ones made of colour); "
+                "give sigma, or use renoised=0"
+            )
         if config.clean > 0 and clean is None:
             raise InputError(f"clean={config.clean} needs clean images; give a clean folder or use clean=0")
         self.labels, self.weights = labels, labels.weights()
