@@ -289,6 +289,21 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
+def tune(args: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    from fastbsn.errors import BackendError
+
+    try:
+        tuner = import_module("fastbsn.kernels.tune")
+    except ImportError as error:
+        raise BackendError(f"tuning needs Triton, which cannot be imported ({error}); install triton") from error
+    given = {name: value for name in ("kernels", "channels") if (value := getattr(args, name))}
+    tuner.write_table(args.output, side=args.side, seconds=args.seconds, **given)
+    _print(args, {"table": str(args.output)}, f"{args.output}: tuning table; FASTBSN_TUNING={args.output} uses it")
+    return 0
+
+
 def info(args: argparse.Namespace) -> int:
     from fastbsn.info import environment, render
 

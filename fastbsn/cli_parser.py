@@ -134,5 +134,12 @@ def parser(commands: dict[str, Any]) -> argparse.ArgumentParser:
     p.add_argument("-o", "--output", type=Path, required=True, help="student.onnx or student.safetensors")
     _model(p, None)
 
+    p = add("tune", "Time the Triton kernels' configurations on this GPU (minutes) and write a tuning table.", device=False)
+    p.add_argument("-o", "--output", type=Path, required=True, help="tuning.json")
+    p.add_argument("--kernels", nargs="+", help="default: all")
+    p.add_argument("--channels", nargs="+", type=int, help="widths; default: all that have a table")
+    p.add_argument("--side", type=int, default=1024, help="of the square image that is timed, in pixels (%(default)s)")
+    p.add_argument("--seconds", type=float, default=0.1, help="per configuration (%(default)s)")
+
     add("info", "Devices, backends and why each is or is not usable, versions.", device=False)
     return root

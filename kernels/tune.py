@@ -1,6 +1,6 @@
 """Time candidate configurations on this GPU and write a tuning table: never done unless asked.
 
-    python -m fastbsn.kernels.tune --out tuning.json [--kernels residual mdc_rest ...] [--channels 96 128] [--side 1024]
+    fastbsn tune -o tuning.json [--kernels residual mdc_rest ...] [--channels 96 128] [--side 1024]
 
 A candidate that does not compile, or needs more shared memory than there is, is passed over; one whose result differs from that of
 the table is not slow but wrong, and stops the run. The printed times are medians over the launches of `--seconds` each.
@@ -8,11 +8,10 @@ the table is not slow but wrong, and stops the run. The printed times are median
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch import Tensor
 from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources, PTXASError
 
+from fastbsn.errors import BackendError, InputError
 from fastbsn.io.atomic import write_json
 from fastbsn.kernels import inference, launch, mdc, tuning
 from fastbsn.kernels.call import Config, width
@@ -144,25 +144,23 @@ def tune(kernel: str, channels: int, side: int = 1024, seconds: float = 0.1, dty
     return best
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="table to write; the other entries are copied from the table in use")
-    parser.add_argument("--kernels", nargs="+", default=list(KERNELS), choices=KERNELS)
-    parser.add_argument("--channels", nargs="+", type=int, default=list(tuning.TUNED))
-    parser.add_argument("--side", type=int, default=1024)
-    parser.add_argument("--seconds", type=float, default=0.1)
-    arguments = parser.parse_args()
+def write_table(
+    output: Path, kernels: Sequence[str] = KERNELS, channels: Sequence[int] = tuning.TUNED, side: int = 1024, seconds: float = 0.1
+) -> None:
+    """Tune `kernels` at each of `channels` and write the table after each; entries that were not tuned are those of the table in use.
+
+    Raises:
+        BackendError: there is no CUDA device. InputError: kernels or channels that have no table.
+    """
+    if not set(kernels) <= set(KERNELS) or not set(channels) <= set(tuning.TUNED):
+        raise InputError(f"kernels {list(kernels)}, channels {list(channels)}; expected some of {list(KERNELS)} and {list(tuning.TUNED)}")
     if not torch.cuda.is_available():
-        parser.error("there is no CUDA device; tuning times kernels on one")
+        raise BackendError("there is no CUDA device; tuning times kernels on one: run it on the machine that the table is for")
     table = {arch: dict(entries) for arch, entries in tuning.table().items()}
     arch, name = launch.target(torch.empty(0, device="cuda")).arch, torch.cuda.get_device_name()
-    for kernel, channels in itertools.product(arguments.kernels, arguments.channels):
-        config, taken = tune(kernel, channels, arguments.side, arguments.seconds)
-        table[arch][f"{kernel}/{channels}/16"] = [config.block, config.chunk, config.warps, config.stages]
-        print(f"{kernel:20} C={channels:3} {config} {taken:.4f} ms", flush=True)
+    for kernel, c in itertools.product(kernels, channels):
+        config, taken = tune(kernel, c, side, seconds)
+        table[arch][f"{kernel}/{c}/16"] = [config.block, config.chunk, config.warps, config.stages]
+        print(f"{kernel:20} C={c:3} {config} {taken:.4f} ms", flush=True)
         table[arch]["measured"] = name
-        write_json(arguments.out, table)
-
-
-if __name__ == "__main__":
-    main()
+        write_json(output, table)

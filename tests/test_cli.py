@@ -166,4 +166,4 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in ("denoise", "fit", "train", "label", "distill", "evaluate", "simulate", "export", "info"))
+    assert all(name in text for name in ("denoise", "fit", "train", "label", "distill", "evaluate", "simulate", "export", "tune", "info"))
