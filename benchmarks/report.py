@@ -1,6 +1,6 @@
-"""README tables and figures from benchmarks/results/*.json: `python -m benchmarks.report [--check | --compare OLD NEW]`.
+"""Tables of README.md and NOTES.md, and figures, from the result files: `python -m benchmarks.report [--check | --compare OLD NEW]`.
 
-A table stands in README between `<!-- table:NAME -->` and `<!-- end -->` and comes from results/NAME.json; the kind of table is NAME
+A table stands between `<!-- table:NAME -->` and `<!-- end -->` and comes from results/NAME.json; the kind of table is NAME
 up to its first dash, so that results/gpu-h100.json is a table of kind "gpu". Tables of kind "quality" join all results/NAME*.json. A
 table without a result file stays empty.
 """
@@ -21,6 +21,7 @@ from fastbsn.io.atomic import write_text
 
 RESULTS = ROOT / "benchmarks" / "results"
 MARKER = re.compile(r"<!-- table:(?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
+TEXTS = [ROOT / "README.md", ROOT / "benchmarks" / "NOTES.md"]
 NOTICEABLE = 0.05  # of the time; below it, or below the noise floor of either run, a change is not reported
 
 
@@ -71,7 +72,7 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], int]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--texts", type=Path, nargs="+", default=TEXTS, help="files with tables (README.md and benchmarks/NOTES.md)")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if README and results disagree")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="two result files; exit code 1 on a regression")
@@ -80,16 +81,12 @@ def main(argv: list[str] | None = None) -> int:
         lines, regressions = compare(*(load(path) for path in args.compare))
         print("\n".join([*lines, f"{len(lines)} changes, {regressions} regressions"]))
         return int(regressions > 0)
-    text = args.readme.read_text()
     if args.check:
-        wrong = disagreements(text, args.results)
-        print(
-            "README and results agree"
-            if not wrong
-            else f"README differs from the results: {', '.join(wrong)}; run python -m benchmarks.report"
-        )
+        wrong = [f"{path.name}: {name}" for path in args.texts for name in disagreements(path.read_text(), args.results)]
+        print(f"not what the results say: {', '.join(wrong)}; run python -m benchmarks.report" if wrong else "texts and results agree")
         return int(bool(wrong))
-    write_text(args.readme, update(text, args.results))
+    for path in args.texts:
+        write_text(path, update(path.read_text(), args.results))
     for path in sorted(args.results.glob("*.json")):
         if path.stem.split("-")[0] in ("cpu", "gpu"):
             for figure in draw(load(path), args.results, path.stem):

@@ -168,6 +168,17 @@ def quality(results: Sequence[Row]) -> str:
     return table(["set (images)", "noise", "model", "input, dB", "PSNR, dB", "SSIM", "BM3D, told sigma", "D-BSN paper"], lines, 3)
 
 
+def int8(result: Row) -> str:
+    rows = result["rows"]
+    columns = ["in INT8", "values clipped", *(f"sigma {s}: PSNR - fp32, dB" for s in rows[0]["sigma"]), f"within {result['gate_db']} dB"]
+    lines = [
+        [r["plan"], f"{2 * r['outside']:.3%}", *(_number(x, 3, True) for x in r["difference"]), "yes" if r["passes"] else "no"]
+        for r in rows
+    ]
+    note = f"{result['model']}, {result['images']} images of {result['clean']}, simulated."
+    return "\n\n".join([table(columns, lines), f"{note} {machine(result['machine'])}"])
+
+
 TABLES: dict[str, Callable[[Any], str]] = {
     "cpu": cpu,
     "gpu": gpu,
@@ -175,6 +186,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "ablation": ablation,
     "speedrun": speedrun,
     "quality": quality,
+    "int8": int8,
 }
 
 

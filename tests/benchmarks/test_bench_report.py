@@ -25,7 +25,7 @@ def files(tmp_path: Path) -> tuple[Path, list[str]]:
     (tmp_path / "gpu-x.json").write_text(json.dumps(_result(5.0)))
     readme = tmp_path / "README.md"
     readme.write_text("# Title\n\n<!-- table:gpu-x -->\n<!-- end -->\n\nafter\n")
-    return readme, ["--readme", str(readme), "--results", str(tmp_path)]
+    return readme, ["--texts", str(readme), "--results", str(tmp_path)]
 
 
 def test_render_then_check(files: tuple[Path, list[str]]) -> None:

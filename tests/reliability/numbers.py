@@ -19,6 +19,7 @@ CASES = {  # goal: (normal run, full)
     "G5 pixels of the large image": (24_000_000, 120_000_000),
     "G6 images with non-finite pixels": (100, 1000),
     "G17 repeats": (100, 100),
+    "one minute of training, steps": (12, 120),
 }
 
 
