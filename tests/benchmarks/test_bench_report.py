@@ -84,10 +84,10 @@ def test_compare_reports_regressions_above_noise() -> None:
     assert regressions == 1 and "no speed any more" in lines[0]
 
 
-def test_readme_agrees_with_the_committed_results() -> None:
-    readme = report.ROOT / "README.md"
-    if readme.exists():
-        assert report.disagreements(readme.read_text()) == []
+@pytest.mark.parametrize("text", report.TEXTS, ids=lambda path: path.name)
+def test_texts_agree_with_the_committed_results(text: Path) -> None:
+    assert report.MARKER.search(text.read_text())
+    assert report.disagreements(text.read_text()) == []
 
 
 def test_committed_results_are_small() -> None:
