@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from fastbsn import Denoiser
 from fastbsn.backends import cuda
 from fastbsn.nets import UNet
 
@@ -139,6 +141,28 @@ def test_large_frame_equals_its_tiles() -> None:
             y0, x0 = max(0, top - r), max(0, left - r)
             part = run(x[:, :, y0 : top + size + r, x0 : left + size + r])[:, :, top - y0 :, left - x0 :]
             assert torch.equal(part[:, :, :size, :size], whole[:, :, top : top + size, left : left + size])
+
+
+def test_sixteen_thousand_pixels_square_through_tiles() -> None:
+    d, side = Denoiser.from_pretrained("gray-awgn", device="cuda", backend="cuda"), 16384
+    x = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
+    y, r, m = d(x, tile=4096), d.prepared_.radius, d.prepared_.multiple
+    assert y.shape == x.shape and y.dtype == np.uint8
+    for top, left in ((0, 0), (4096 - m, 8192 - m), (side - 2 * m, side - 2 * m)):  # corners and a seam of four tiles
+        y0, x0 = max(0, top - r), max(0, left - r)
+        part = d(x[y0 : top + 2 * m + r, x0 : left + 2 * m + r], tile=None)[top - y0 :, left - x0 :][: 2 * m, : 2 * m]
+        assert np.array_equal(part, y[top : top + 2 * m, left : left + 2 * m])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_stream_of_a_denoiser(dtype: type) -> None:
+    d, rng = Denoiser.from_pretrained("color-awgn", device="cuda", backend="cuda"), np.random.default_rng(0)
+    frames = [rng.random((90 + 10 * (i % 3), 160, 3)).astype(np.float32) for i in range(8)]
+    frames = frames if dtype is np.float32 else [(x * np.iinfo(dtype).max).astype(dtype) for x in frames]
+    step = 1e-6 if dtype is np.float32 else 1  # a call goes through float32, a stream rounds in the kernel
+    for frame, result in zip(frames, d.stream(iter(frames)), strict=True):
+        assert result.dtype == dtype and result.shape == frame.shape
+        np.testing.assert_allclose(result.astype(np.float64), d(frame).astype(np.float64), rtol=0, atol=step)
 
 
 def test_compute_sanitizer() -> None:
