@@ -106,6 +106,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     samples = [x for _, x in load_clean(args.calibrate, channels)][:: args.every][: args.samples]
     calibration = [torch.from_numpy(noise[i % len(noise)].add(x, 100 + i))[None].float() for i, x in enumerate(samples)]
     clean = [x for _, x in load_clean(args.clean, channels)][: args.limit]
+    pairs = [[(x, torch.from_numpy(spec.add(x, 0))[None].float()) for x in clean] for spec in noise]
+    fp32 = [score(net, p, lambda name, x: x) for p in pairs]
     rows = []
     for share in args.outside:
         bounds = calibrate(net, calibration, share)
@@ -120,15 +122,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                     return x
                 return torch.cat([quantise(p, b) for p, b in zip(parts(name, x, channels), bounds[name], strict=True)], 1)
 
-            row: dict[str, Any] = {"plan": plan, "outside": share, "sigma": args.sigma, "psnr": [], "fp32": []}
-            for spec in noise:
-                pairs = [(x, torch.from_numpy(spec.add(x, 0))[None].float()) for x in clean]
-                row["psnr"].append(round(score(rounded, pairs, act), 3))
-                row["fp32"].append(round(score(net, pairs, lambda name, x: x), 3))
-            row["difference"] = [round(a - b, 3) for a, b in zip(row["psnr"], row["fp32"], strict=True)]
-            row["passes"] = min(row["difference"]) >= -GATE
-            rows.append(row)
-            print(row, flush=True)
+            scores = [score(rounded, p, act) for p in pairs]
+            difference = [round(a - b, 3) for a, b in zip(scores, fp32, strict=True)]
+            row: dict[str, Any] = {"plan": plan, "outside": share, "sigma": args.sigma, "psnr": [round(s, 3) for s in scores]}
+            rows.append(row | {"fp32": [round(s, 3) for s in fp32], "difference": difference, "passes": min(difference) >= -GATE})
+            print(rows[-1], flush=True)
     return {"machine": describe(), "model": args.model, "clean": args.clean.name, "images": len(clean), "gate_db": GATE, "rows": rows}
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that pushes singular values in (0, 1] towards one, Jordan et al.
 ITERATIONS = 5
-SMALLEST = 32  # channels in and out; the first and last layers of an image network are left to Adam
+SMALLEST = 16  # channels in and out; the first and last layers of an image network are left to Adam
 RATIO = 10.0  # of the rate of matrices to that of Adam
 
 
