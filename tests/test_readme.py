@@ -42,6 +42,7 @@ def test_python_examples_run(tmp_path, monkeypatch, noisy_folder, rng):
     monkeypatch.chdir(tmp_path)
     noisy_folder.rename(tmp_path / "my_noisy_images")
     names = {"noisy": rng.integers(0, 255, (40, 50, 3), dtype=np.uint8), "movie": rng.random((2, 24, 24), dtype=np.float32)}
+    names["movie_frames"] = iter([names["noisy"]] * 4)
     code = "\n".join(blocks("python"))
     assert "minutes=20" in code
     with warnings.catch_warnings():
@@ -49,6 +50,7 @@ def test_python_examples_run(tmp_path, monkeypatch, noisy_folder, rng):
         exec(code.replace("minutes=20", "steps=2, progress=False"), names)
     assert names["clean"].shape == (40, 50, 3) and names["clean"].dtype == np.uint8
     assert names["stack"].shape == (2, 24, 24) and names["stack"].dtype == np.float32
+    assert len(names["frames"]) == 4 and all(np.array_equal(frame, names["clean"]) for frame in names["frames"])
     assert (tmp_path / "mine.safetensors").exists() and (tmp_path / "mine.onnx").exists()
 
 
