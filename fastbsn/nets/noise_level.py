@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PATCH = 7  # pixels on a side
+ROUNDS = 8
 PATCHES = 2**15  # at most, per image: they are taken on a regular grid
 
 
@@ -32,11 +33,40 @@ def _from_diagonals(patches: Tensor) -> float:  # [C, 49, L]
     return float(((a - b - c + d) / 2).abs().median() / 0.6745)
 
 
+def _texture(patches: Tensor) -> Tensor:  # [C, 49, L] -> [L]
+    """Sum of the squared differences between neighbouring pixels of each patch."""
+    p = patches.unflatten(1, (PATCH, PATCH))
+    return (p.diff(dim=1) ** 2).sum((0, 1, 2)) + (p.diff(dim=2) ** 2).sum((0, 1, 2))
+
+
+def _from_flat_patches(patches: Tensor, enough: int) -> float:  # [C, 49, L]
+    """The estimate from the patches that are no rougher than its noise explains, repeated while it falls.
+
+    Liu, Tanaka, Okutomi, IEEE TIP 2013, choose patches like this; they take the smallest eigenvalue, which is too small.
+    """
+    texture, limit = _texture(patches), _limit(len(patches))
+    level = _from_eigenvalues(patches.flatten(0, 1))
+    for _ in range(ROUNDS):
+        flat = texture < limit * level**2
+        if int(flat.sum()) < enough:
+            break
+        lower = _from_eigenvalues(patches[:, :, flat].flatten(0, 1))
+        if lower > 0.999 * level:
+            break
+        level = lower
+    return level
+
+
+def _limit(channels: int) -> float:
+    """The 99 % quantile of `_texture` under noise of variance 1, from its mean 2 * 84 * channels and its measured spread."""
+    return 168.0 * channels + 111.0 * channels**0.5
+
+
 def noise_level(y: Tensor | Sequence[Tensor]) -> float:
     """Standard deviation of white noise, the same in all channels, in the units of the image.
 
-    The smaller of two estimates that err upwards on texture. Measured on 16 training images with sigma 3 to 48: median error 0.1 % in
-    colour, 2.3 % in gray, where the level is overestimated on fine texture below sigma 10.
+    The smaller of two estimates that err upwards on texture. Measured on 50 training images with sigma 0 to 55: the RMS error is 0.5 or
+    less in gray, 0.3 or less in colour (units of 1/255), below sigma 5 as above 20.
 
     Args:
         y: noisy image [C, H, W], or several pieces of one; a side below 7 pixels is extended by repeating the border.
@@ -49,7 +79,7 @@ def noise_level(y: Tensor | Sequence[Tensor]) -> float:
         stride = max(1, round((x.shape[2] * x.shape[3] * len(pieces) / PATCHES) ** 0.5))
         found.append(F.unfold(x, PATCH, stride=stride)[0].unflatten(0, (c, PATCH**2)))
     patches = torch.cat(found, 2)
-    diagonals, flat = _from_diagonals(patches), patches.flatten(0, 1)
-    if flat.shape[1] < 20 * flat.shape[0]:  # too few patches: the covariance's small eigenvalues would be too small
+    diagonals, enough = _from_diagonals(patches), 20 * patches.shape[0] * PATCH**2
+    if patches.shape[2] < enough:  # too few patches: the covariance's small eigenvalues would be too small
         return diagonals
-    return min(diagonals, _from_eigenvalues(flat))
+    return min(diagonals, _from_flat_patches(patches, enough))

@@ -44,3 +44,13 @@ def test_pieces_of_an_image():
 
 def test_no_noise():
     assert noise_level(torch.full((3, 64, 64), 0.5)) < 1e-6
+
+
+@pytest.mark.parametrize("sigma", [3, 10, 30])
+@pytest.mark.parametrize("name", ["camera", "grass", "brick"])
+def test_gray_photographs_and_textures(name, sigma):
+    """`grass` is fine texture all over, the hardest case."""
+    data = pytest.importorskip("skimage.data")
+    y = torch.from_numpy(getattr(data, name)())[None, :256, :256] / 255.0
+    y = y + sigma / 255 * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    assert noise_level(y) * 255 == pytest.approx(sigma, rel=0.05, abs=2)
