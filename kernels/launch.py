@@ -116,7 +116,7 @@ def mdc_module(
     config = t.config("mdc_first", s)
     launch(mdc.mdc_first_call(config, c, t.precision), (p // config.block,), t.tma, **shared)
     config = t.config("mdc_rest", s)
-    rest = dict(w5=w5, w3=w3, wc=w1, wj=w1, pitch=pitch, keep_row=(keep or 0) * p, y_row=y * p)
+    rest = dict(sb=flat[: (a1 + 2) * p], w5=w5, w3=w3, wc=w1, wj=w1, pitch=pitch, keep_row=(keep or 0) * p, y_row=y * p)
     launch(mdc.mdc_rest_call(config, c, keep is not None, t.precision), (p // config.block,), t.tma, **shared, **rest)
 
 

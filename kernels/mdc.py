@@ -47,6 +47,7 @@ def mdc_first_kernel(
 @triton.jit
 def mdc_rest_kernel(
     s,  # [slots * P, C] in blocks [BLOCK, CHUNK]
+    sb,  # the same up to the end of b1: the last taps reach beyond it, where this launch may be writing a
     sn,  # the same in blocks [BLOCK, N]
     w5,  # [25 * C, C]
     w3,  # [9 * C, C]
@@ -72,6 +73,7 @@ def mdc_rest_kernel(
 ):
     """a = ReLU(5x5 a1), b = ReLU(3x3 b1), c = ReLU(1x1 x), j = ReLU(1x1 [a, b, c]), u = j + x, v = ReLU(1x1 u), y = ReLU(1x1 v)."""
     s, sn = blocks(s, rows, C, BLOCK, CHUNK), blocks(sn, rows, C, BLOCK, N)
+    sb = blocks(sb, a1_row + 2 * P, C, BLOCK, CHUNK)
     w5, w3 = blocks(w5, 25 * C, C, CHUNK, N), blocks(w3, 9 * C, C, CHUNK, N)
     w1, wc, wj = blocks(w1, 8 * C, C, N, N), blocks(wc, 8 * C, C, CHUNK, CHUNK), blocks(wj, 8 * C, C, CHUNK, N)
     p = tl.program_id(0) * BLOCK
@@ -81,7 +83,7 @@ def mdc_rest_kernel(
     joined = bias_block(b_ptr, BIAS_JOIN * C, C, BLOCK, N)
     joined = tl.dot(a, w1.load([JA * C, 0]), joined, input_precision=PRECISION)
     acc = bias_block(b_ptr, BIAS_B2 * C, C, BLOCK, N)
-    b = relu(sum_taps(acc, s, w3, a1_row + P + p, pitch, 0, C, 3, False, CHUNK, STAGES, PRECISION)).to(s.dtype)
+    b = relu(sum_taps(acc, sb, w3, a1_row + P + p, pitch, 0, C, 3, False, CHUNK, STAGES, PRECISION)).to(s.dtype)
     joined = tl.dot(b, w1.load([JB * C, 0]), joined, input_precision=PRECISION)
     if KEEP:
         sn.store([keep, 0], a)
@@ -115,5 +117,7 @@ def mdc_first_call(config: Config, c: int, precision: str = "ieee") -> Call:
 
 def mdc_rest_call(config: Config, c: int, keep: bool, precision: str = "ieee") -> Call:
     tile, chunk, n = config.block, config.chunk, width(c)
-    shapes = dict(s=(tile, chunk), sn=(tile, n), w5=(chunk, n), w3=(chunk, n), w1=(n, n), wc=(chunk, chunk), wj=(chunk, n))
+    shapes = dict(
+        s=(tile, chunk), sb=(tile, chunk), sn=(tile, n), w5=(chunk, n), w3=(chunk, n), w1=(n, n), wc=(chunk, chunk), wj=(chunk, n)
+    )
     return Call(mdc_rest_kernel, config, shapes, constants(config, precision, C=c, N=n, KEEP=keep))

@@ -59,10 +59,11 @@ def test_a_module_on_phases_of_different_extent(kind):
 
 
 @pytest.mark.parametrize("tma", [True, False])
-def test_memory(tma, monkeypatch):
+@pytest.mark.parametrize(("n", "block"), [(2, 64), (1, 256)])  # one block: it reads beyond a slot before any is written there
+def test_memory(n, block, tma, monkeypatch):
     monkeypatch.setattr(launch, "TMA_IN_INTERPRETER", tma)
-    with tuning.forced(all=Config(64, 16, 4, 2)):
-        checks.check_memory(24, 40, Flat(2, 7, 9, 2, 2), 5, HALF, DEVICE)
+    with tuning.forced(all=Config(block, 16, 4, 2)):
+        checks.check_memory(24, 40, Flat(n, 7, 9, 2, 2), 5, HALF, DEVICE)
 
 
 @pytest.mark.parametrize("i", range(4))
