@@ -45,7 +45,13 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, groups: Iterable[Any], lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.99), momentum: float = 0.95):
-        super().__init__(groups, {"lr": lr, "betas": betas, "momentum": momentum})
+        # "capturable": `load_state_dict` then puts the step count on the device, where a graph advances it.
+        super().__init__(groups, {"lr": lr, "betas": betas, "momentum": momentum, "capturable": True})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        if isinstance(param_group["lr"], Tensor):  # the default is one tensor; every group has a rate of its own
+            param_group["lr"] = param_group["lr"].clone()
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -42,6 +42,25 @@ def test_a_matrix_moves_by_its_rate_whatever_the_size_of_the_gradient(rate):
     assert torch.linalg.svdvals(moved[0]).mean().item() == pytest.approx(0.02 * RATIO, rel=0.25)
 
 
+def test_groups_have_rates_of_their_own_and_move_by_them():
+    parameters = [torch.nn.Parameter(torch.zeros(3)) for _ in range(2)]
+    optimizer = Muon([{"params": [p]} for p in parameters], lr=torch.tensor(0.01))
+    for group, p, rate in zip(optimizer.param_groups, parameters, (0.1, 0.0), strict=True):
+        group["lr"].fill_(rate)
+        p.grad = torch.ones(3)
+    optimizer.step()
+    torch.testing.assert_close(parameters[0].detach(), torch.full((3,), -0.1))
+    assert torch.equal(parameters[1], torch.zeros(3))
+
+
+def test_loaded_state_is_on_the_device_of_its_parameter():
+    p = torch.nn.Parameter(torch.zeros(3, device="meta"))
+    optimizer = Muon([p])
+    state = {"step": torch.tensor(5.0), "mean": torch.zeros(3), "square": torch.zeros(3)}
+    optimizer.load_state_dict({"state": {0: state}, "param_groups": optimizer.state_dict()["param_groups"]})
+    assert all(value.device == p.device for value in optimizer.state[p].values())
+
+
 def test_a_convolution_is_learned_in_any_memory_layout():
     torch.manual_seed(0)
     target, x = torch.nn.Conv2d(32, 32, 3, padding=1), torch.randn(4, 32, 8, 8)
