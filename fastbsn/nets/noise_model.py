@@ -106,6 +106,24 @@ def _pixels(x: Tensor) -> Tensor:  # [N, 3, H, W] -> [N, H, W, 3, 1]
     return x.permute(0, 2, 3, 1).unsqueeze(-1)
 
 
+def _cholesky(s: Tensor) -> Tensor:
+    """Lower factors of [..., 3, 3], element by element: the library's wait for the device, which no CUDA graph allows."""
+    a = s[..., 0, 0].sqrt()
+    b, c = s[..., 1, 0] / a, s[..., 2, 0] / a
+    d = (s[..., 1, 1] - b**2).sqrt()
+    e = (s[..., 2, 1] - b * c) / d
+    f = (s[..., 2, 2] - c**2 - e**2).sqrt()
+    zero = torch.zeros_like(a)
+    return torch.stack((a, zero, zero, b, d, zero, c, e, f), -1).unflatten(-1, (3, 3))
+
+
+def _whiten(factor: Tensor, x: Tensor) -> Tensor:  # lower [..., 3, 3], [..., 3, K] -> factor^-1 x
+    a = x[..., 0, :] / factor[..., 0, :1]
+    b = (x[..., 1, :] - factor[..., 1, :1] * a) / factor[..., 1, 1:2]
+    c = (x[..., 2, :] - factor[..., 2, :1] * a - factor[..., 2, 1:2] * b) / factor[..., 2, 2:]
+    return torch.stack((a, b, c), -2)
+
+
 def negative_log_likelihood(y: Tensor, mu: Tensor, s: Noise, likelihood: str = "exact") -> Tensor:
     """Mean over pixels of -2 log p(y), up to a constant, with a term that separates the two variances.
 
@@ -119,13 +137,11 @@ def negative_log_likelihood(y: Tensor, mu: Tensor, s: Noise, likelihood: str = "
             return (e2 / (vm + vn) + vn.log() + vm / vn).mean()
         return (e2 / (vm + vn) + (vm + vn).log() - PUSH * vn.log()).mean()
     sm, sn = s.mu @ s.mu.mT, s.n @ s.n.mT
-    ly = torch.linalg.cholesky(sm + sn)
-    white = torch.linalg.solve_triangular(ly, _pixels(y - mu), upper=False)
-    quadratic = (white**2).sum((-1, -2))
+    ly = _cholesky(sm + sn)
+    quadratic = (_whiten(ly, _pixels(y - mu)) ** 2).sum((-1, -2))
     logdet_n = 2 * s.n.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     if likelihood == "constrained":
-        ratio = torch.linalg.solve_triangular(s.n, s.mu, upper=False)
-        return (quadratic + logdet_n + (ratio**2).sum((-1, -2))).mean() / 3
+        return (quadratic + logdet_n + (_whiten(s.n, s.mu) ** 2).sum((-1, -2))).mean() / 3
     logdet_y = 2 * ly.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return (quadratic + logdet_y - PUSH * logdet_n).mean() / 3
 
@@ -136,7 +152,8 @@ def posterior_mean(y: Tensor, mu: Tensor, s: Noise) -> Tensor:
         vm, vn = s.mu**2, s.n**2
         return mu + (y - mu) * (vm / (vm + vn))
     sm, sn = s.mu @ s.mu.mT, s.n @ s.n.mT
-    update = sm @ torch.cholesky_solve(_pixels(y - mu), torch.linalg.cholesky(sm + sn))
+    ly = _cholesky(sm + sn)
+    update = _whiten(ly, sm).mT @ _whiten(ly, _pixels(y - mu))
     return mu + update.squeeze(-1).permute(0, 3, 1, 2)
 
 
@@ -146,6 +163,5 @@ def posterior_std(s: Noise) -> Tensor:
         vm, vn = s.mu**2, s.n**2
         return (vm * vn / (vm + vn)).sqrt()
     sm, sn = s.mu @ s.mu.mT, s.n @ s.n.mT
-    gain = torch.cholesky_solve(sm, torch.linalg.cholesky(sm + sn))
-    variance = (sm - sm @ gain).diagonal(dim1=-2, dim2=-1)
+    variance = sm.diagonal(dim1=-2, dim2=-1) - (_whiten(_cholesky(sm + sn), sm) ** 2).sum(-2)
     return variance.clamp_min(0).sqrt().permute(0, 3, 1, 2)
