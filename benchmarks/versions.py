@@ -11,14 +11,13 @@ from importlib import import_module
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.measure import Unavailable, Version
 from benchmarks.rewrites import PhaseUNet, fuse_conv_relu, in_strips, on_ops
 from benchmarks.timing import Run
 from fastbsn import backends
-from fastbsn.nets import DBSN, UNet
+from fastbsn.nets import DBSN, UNet, pad_to_multiple
 
 MODES = {"compile": "max-autotune", "compile, no graphs": "max-autotune-no-cudagraphs"}
 LAYOUT = torch.channels_last
@@ -34,8 +33,8 @@ class Student(nn.Module):
         self.dtype = dtype
 
     def forward(self, y: Tensor) -> Tensor:
-        (h, w), m = y.shape[-2:], self.net.multiple
-        x = F.pad(y, (0, -w % m, 0, -h % m), mode="replicate") if h % m or w % m else y
+        h, w = y.shape[-2:]
+        x = pad_to_multiple(y, self.net.multiple)
         return y - self.net.residual(x.to(self.dtype, memory_format=LAYOUT))[..., :h, :w].float()
 
 

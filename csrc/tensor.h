@@ -54,7 +54,7 @@ struct Params {
     const uint16_t* weights;  // Block's segments
     const float* bias;        // all stages
     int in_channels, batch;
-    int h, w;              // of this resolution; at full resolution a multiple of 2**depth, the image's border repeated
+    int h, w;              // of this resolution; at full resolution a multiple of 2**depth, the image mirrored
     int steps;             // of `rows` rows in a tile
     int across, down;      // tiles
 };
@@ -96,12 +96,20 @@ inline uint16_t to_half(float x) {  // to nearest even
 }
 #endif
 
-// Pixel (y, x) of the padded image: the border repeats at the bottom and right, outside the padded extent it is 0.
+// The pixel among n that stands at i >= 0 when they are mirrored at the last one, which is not repeated; one pixel is repeated.
+FASTBSN_HD int mirrored(int i, int n) {
+    if (i < n) return i;
+    const int period = n > 1 ? 2 * (n - 1) : 1;
+    const int j = i % period;
+    return j < n ? j : period - j;
+}
+
+// Pixel (y, x) of the padded image: mirrored at the bottom and right, outside the padded extent it is 0.
 FASTBSN_HD float read_image(const Params& p, int n, int c, int y, int x) {
     if (!inside(p, y, x)) return 0;
     const Image& image = p.image;
-    const int64_t i = n * image.stride_n + c * image.stride_c + int64_t(y < image.h ? y : image.h - 1) * image.stride_y +
-                      int64_t(x < image.w ? x : image.w - 1) * image.stride_x;
+    const int64_t i = n * image.stride_n + c * image.stride_c + int64_t(mirrored(y, image.h)) * image.stride_y +
+                      int64_t(mirrored(x, image.w)) * image.stride_x;
     switch (image.dtype) {
         case UINT8: return image.scale * static_cast<const uint8_t*>(image.data)[i];
         case UINT16: return image.scale * static_cast<const uint16_t*>(image.data)[i];

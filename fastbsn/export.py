@@ -47,7 +47,7 @@ def _unet(net: UNet, onnx: Any) -> tuple[list[Any], list[Any]]:
     nodes: list[Any] = []
     constants = [onnx.numpy_helper.from_array(p.detach().float().cpu().numpy(), name) for name, p in net.named_parameters()]
 
-    def constant(name: str, values: list[Any], dtype: type = np.int64) -> str:
+    def constant(name: str, values: Any, dtype: type = np.int64) -> str:
         constants.append(onnx.numpy_helper.from_array(np.array(values, dtype), name))
         return name
 
@@ -62,9 +62,17 @@ def _unet(net: UNet, onnx: Any) -> tuple[list[Any], list[Any]]:
     def layer(name: str, x: str) -> str:
         return node("LeakyRelu", conv(name, x), alpha=SLOPE)
 
+    def mirrored(x: str, axis: int) -> str:
+        """`nets.unet.mirrored` up to the next multiple."""
+        n = node("Squeeze", node("Shape", "noisy", start=axis, end=axis + 1))
+        length = node("Add", n, node("Mod", node("Neg", n), multiple))  # of the divisor's sign, as in Python
+        period = node("Max", one, node("Sub", node("Add", n, n), two))
+        i = node("Mod", node("Range", zero, length, one), period)
+        return node("Gather", x, node("Min", i, node("Sub", period, i)), axis=axis)
+
+    zero, one, two, multiple = (constant(name, i) for name, i in (("zero", 0), ("one", 1), ("two", 2), ("multiple", net.multiple)))
     size = node("Shape", "noisy", start=2, end=4)
-    missing = node("Mod", node("Neg", size), constant("multiple", [net.multiple] * 2))  # of the divisor's sign, as in Python
-    y = node("Pad", "noisy", node("Concat", constant("before", [0] * 6), missing, axis=0), mode="edge")
+    y = mirrored(mirrored("noisy", 2), 3)
     x, skips = layer("enc0", y), [y]
     for i in range(1, net.depth + 1):
         x = node("MaxPool", layer(f"enc{i}", x), kernel_shape=[2, 2], strides=[2, 2])

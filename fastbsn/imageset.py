@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastbsn.errors import InputError, TrainingError
 from fastbsn.io.images import list_images, read_image
+from fastbsn.nets import mirrored
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as the gray BSD68 set was made
 SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}  # integer images map to [0, 1]; floats are taken as they are
@@ -68,14 +69,13 @@ class ImageSet:
         return ImageSet([x.to(device) for x in self.images], self.names)
 
     def at_least(self, size: int) -> ImageSet:
-        """The same set with images smaller than `size` pixels on a side extended by repeating their border."""
+        """The same set with images smaller than `size` pixels on a side extended by reflection."""
 
         def extend(x: Tensor) -> Tensor:
             bottom, right = max(0, size - x.shape[1]), max(0, size - x.shape[2])
             if not (bottom or right):
                 return x
-            rows = torch.arange(x.shape[1] + bottom).clamp_max(x.shape[1] - 1)
-            cols = torch.arange(x.shape[2] + right).clamp_max(x.shape[2] - 1)
+            rows, cols = mirrored(x.shape[1], x.shape[1] + bottom), mirrored(x.shape[2], x.shape[2] + right)
             return x[:, rows[:, None], cols[None, :]]
 
         return ImageSet([extend(x) for x in self.images], self.names)

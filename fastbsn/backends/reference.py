@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastbsn import ops
-from fastbsn.nets import DBSN, UNet
+from fastbsn.nets import DBSN, UNet, pad_to_multiple
 from fastbsn.nets.unet import SLOPE
 
 Prepared = Callable[[Tensor], Any]
@@ -62,14 +62,10 @@ def _copy(net: nn.Module, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def _denoise(net: UNet, residual: Callable[[Tensor], Tensor]) -> Prepared:
-    multiple = net.multiple
-
     @torch.inference_mode()
     def denoise(y: Tensor) -> Tensor:
         h, w = y.shape[-2:]
-        bottom, right = -h % multiple, -w % multiple
-        padded = F.pad(y, (0, right, 0, bottom), mode="replicate") if bottom or right else y
-        return y - residual(padded)[..., :h, :w]
+        return y - residual(pad_to_multiple(y, net.multiple))[..., :h, :w]
 
     return denoise
 

@@ -10,6 +10,18 @@ from fastbsn.nets.noise_model import (
     posterior_std,
 )
 from fastbsn.nets.registry import build
-from fastbsn.nets.unet import UNet
+from fastbsn.nets.unet import UNet, mirrored, pad_to_multiple
 
-__all__ = ["DBSN", "Noise", "NoiseModel", "UNet", "build", "negative_log_likelihood", "noise_level", "posterior_mean", "posterior_std"]
+__all__ = [
+    "DBSN",
+    "Noise",
+    "NoiseModel",
+    "UNet",
+    "build",
+    "mirrored",
+    "negative_log_likelihood",
+    "noise_level",
+    "pad_to_multiple",
+    "posterior_mean",
+    "posterior_std",
+]

@@ -11,6 +11,28 @@ from fastbsn.errors import InputError
 SLOPE = 0.1
 
 
+def mirrored(size: int, length: int, device: torch.device | None = None) -> Tensor:
+    """Indices [length] that extend `size` pixels by reflection at the last one, which is not repeated; one pixel is repeated."""
+    period = max(1, 2 * (size - 1))
+    i = torch.arange(length, device=device) % period
+    return torch.minimum(i, period - i)
+
+
+def pad_to_multiple(y: Tensor, multiple: int) -> Tensor:
+    """[N, C, H, W] -> H and W multiples of `multiple`, mirrored at the bottom and right.
+
+    A repeated border would draw the noise of the last pixels out into lines, which no denoiser takes for noise: on BSD68 (481 x 321)
+    it costs the student about 1 dB.
+    """
+    h, w = y.shape[-2:]
+    bottom, right = -h % multiple, -w % multiple
+    if not (bottom or right):
+        return y
+    if bottom < h and right < w:
+        return F.pad(y, (0, right, 0, bottom), mode="reflect")
+    return y[..., mirrored(h, h + bottom, y.device)[:, None], mirrored(w, w + right, y.device)]
+
+
 class UNet(nn.Module):
     """U-Net denoiser: output = y - f(y).
 
@@ -21,7 +43,7 @@ class UNet(nn.Module):
     Args:
         in_channels: of the image.
         channels: width of the encoder (48); the decoder has twice as many, the last layers 4/3 and 2/3.
-        depth: number of 2x2 poolings (5); the input is padded to a multiple of 2**depth by repeating its border.
+        depth: number of 2x2 poolings (5); the input is padded to a multiple of 2**depth by reflection.
 
     Raises:
         InputError: a size below 1, or channels not a multiple of 6.
@@ -95,6 +117,4 @@ class UNet(nn.Module):
             [N, in_channels, H, W].
         """
         h, w = y.shape[-2:]
-        bottom, right = -h % self.multiple, -w % self.multiple
-        padded = F.pad(y, (0, right, 0, bottom), mode="replicate") if bottom or right else y
-        return y - self.residual(padded)[..., :h, :w]
+        return y - self.residual(pad_to_multiple(y, self.multiple))[..., :h, :w]
