@@ -34,13 +34,14 @@ class Target:
 def target(x: Tensor) -> Target:
     if INTERPRETER:
         return Target("interpreter", TMA_IN_INTERPRETER, "ieee")
-    arch = _architecture(x.device.index or 0)
-    return Target(arch, arch in tuning.TMA, "tf32" if torch.backends.cudnn.allow_tf32 else "ieee")
+    capability = _capability(x.device.index or 0)
+    # Not by the table's column: from 9.0 on, a descriptor made in the kernel needs an allocator for scratch memory.
+    return Target(tuning.architecture(*capability), capability >= (9, 0), "tf32" if torch.backends.cudnn.allow_tf32 else "ieee")
 
 
 @cache
-def _architecture(index: int) -> str:
-    return tuning.architecture(*torch.cuda.get_device_capability(index))
+def _capability(index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
 
 
 def launch(call: Call, grid: tuple[int, ...], tma: bool, **arguments: Any) -> None:

@@ -92,6 +92,16 @@ def test_faults_are_found(sample):
     assert "no loop with HGMMA" in aot.faults(good, loop.replace("0x10", "0x40"), True)[0]
 
 
+@pytest.mark.parametrize(
+    ("capability", "arch", "tma"), [((8, 6), "sm_89", False), ((9, 0), "sm_90", True), ((10, 3), "sm_100", True), ((12, 0), "sm_89", True)]
+)
+def test_descriptors_are_made_on_the_host_wherever_the_gpu_has_tma(capability, arch, tma, monkeypatch):
+    monkeypatch.setattr(launch, "INTERPRETER", False)
+    monkeypatch.setattr(launch, "_capability", lambda index: capability)
+    target = launch.target(torch.empty(0))
+    assert (target.arch, target.tma) == (arch, tma)
+
+
 def test_every_tuned_width_has_an_entry_on_every_architecture():
     kernels = {"conv", "residual", "mdc_first", "mdc_rest", "mdc_backward_first", "mdc_backward_rest", "wgrad", "head", "tail", "pack"}
     for arch in tuning.SHARED:
