@@ -60,7 +60,8 @@ Network::Network(Config config, int batch, int h, int w, Path path, int index)
     for (const Op& op : plan.ops) {
         const Kernel kernel = kernel_of(op.block, path);
         if (!kernel.function) throw std::logic_error("no kernel for a block of the plan");
-        check(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize, kernel.shared_bytes), "reserving shared memory");
+        // All there is: the reference kernel serves blocks and networks of any size, and the last one set would limit the others.
+        check(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize, int(device.shared)), "allowing shared memory");
         int resident = 0;
         check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel.function, kernel.threads, kernel.shared_bytes), "measuring occupancy");
         launches.push_back({kernel, int(std::min<int64_t>(tiles(op.params), int64_t(std::max(resident, 1)) * device.processors))});

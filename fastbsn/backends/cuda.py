@@ -166,19 +166,18 @@ class CudaUNet:
 
     def _plan(self, x: Tensor) -> _Plan:
         key = (*x.shape, x.dtype)
-        if key not in self._plans:
-            plan = _Plan(self._network(x.shape[0], x.shape[2], x.shape[3]))
-            if plan.network.arena_bytes > self._arena.numel():
-                torch.cuda.synchronize(self.device)
-                for other in self._plans.values():
-                    other.graph = None  # it points into the old arena
-                self._arena = torch.empty(0, dtype=torch.uint8, device=self.device)
-                self._arena = torch.empty(plan.network.arena_bytes, dtype=torch.uint8, device=self.device)
-            self._plans[key] = plan
-            if len(self._plans) > PLANS:
-                self._plans.popitem(last=False)
+        plan = self._plans.get(key) or _Plan(self._network(x.shape[0], x.shape[2], x.shape[3]))
+        if plan.network.arena_bytes > self._arena.numel():  # also of a known size, after there was no memory for a larger one
+            torch.cuda.synchronize(self.device)
+            for other in self._plans.values():
+                other.graph = None  # it points into the old arena
+            self._arena = torch.empty(0, dtype=torch.uint8, device=self.device)
+            self._arena = torch.empty(plan.network.arena_bytes, dtype=torch.uint8, device=self.device)
+        self._plans[key] = plan
         self._plans.move_to_end(key)
-        return self._plans[key]
+        if len(self._plans) > PLANS:
+            self._plans.popitem(last=False)
+        return plan
 
     def _launch(self, network: Any, x: Tensor, y: Tensor | None = None) -> Tensor:
         y = torch.empty_like(x, memory_format=torch.contiguous_format) if y is None else y
