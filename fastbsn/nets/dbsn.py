@@ -161,6 +161,9 @@ class DBSN(nn.Module):
         for module in self.modules():
             if isinstance(module, Residual):
                 nn.init.zeros_(module.pointwise.weight)
+            elif isinstance(module, PlainBranch):
+                for layer in module.body:
+                    layer.weight.data /= len(module.body)  # some 50 skips in a row would double the signal at each
 
     @property
     def radius(self) -> int:

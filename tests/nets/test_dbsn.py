@@ -14,6 +14,15 @@ CASES = [(v, b, p) for v in ("paper", "light") for b in ("dilated", "plain") for
 SIZES = [1, 2, 3, 5, 7, 8, 13, 17, 24, 31]
 
 
+@pytest.mark.parametrize("blind_spot", ["dilated", "plain"])
+@pytest.mark.parametrize("variant", ["light", "paper"])
+def test_a_fresh_network_keeps_the_size_of_the_signal(variant, blind_spot):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        mu, _ = DBSN(1, 48, 4, variant, blind_spot)(torch.rand(1, 1, 32, 32))
+    assert 0.01 < mu.std() < 5
+
+
 def network(variant: str, blind_spot: str = "dilated", channels: int = 8, in_channels: int = 2) -> DBSN:
     net = DBSN(in_channels, channels, 2, variant, blind_spot).double()
     for parameter in net.parameters():
