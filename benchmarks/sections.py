@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -65,7 +67,15 @@ def build(job: Job) -> None:
 
 
 def tests(job: Job) -> None:
-    sys.exit(subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/gpu"], cwd=ROOT).returncode)
+    """In parallel where pytest-xdist is installed: most of the time goes into compiling kernels."""
+    parallel = ["-n", str(min(12, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
+    process = subprocess.Popen([sys.executable, "-m", "pytest", "-q", "-m", "gpu", *parallel, "tests/gpu"], cwd=ROOT)
+    try:
+        sys.exit(process.wait(max(1, job.left() - 15)))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)  # pytest then shows what has failed so far
+        process.wait(10)
+        sys.exit("no time for the other tests")
 
 
 def ceilings(job: Job) -> None:

@@ -51,7 +51,7 @@ def cases(scale: str) -> Sequence[Case]:
         "eager bf16": Version(_maker("reference", "bfloat16"), "bfloat16", True),
         "fastbsn triton fp16": Version(_maker("triton", "float16"), "float16"),
         "fastbsn triton bf16": Version(_maker("triton", "bfloat16"), "bfloat16"),
-        "fastbsn auto": Version(_maker("auto", "auto")),
+        "fastbsn auto": Version(_maker("auto", "auto"), "float16" if torch.cuda.is_available() else "float32"),
     }
     small = scale == "tiny"
     return [Case("labels", shape_name(1, *s), versions, lambda device, s=s: _subject(s, small, device)) for s in SIZES[scale]]

@@ -149,6 +149,7 @@ def test_whole_training_step_in_a_cuda_graph(variant):
             return loss
 
         warm = torch.cuda.Stream()
+        warm.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(warm):
             found = [step().item() for _ in range(3)]
         torch.cuda.current_stream().wait_stream(warm)
