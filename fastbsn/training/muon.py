@@ -56,25 +56,36 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
+            alike: dict[torch.Size, tuple[list[Tensor], list[Tensor]]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    (self._matrix if is_matrix(p) else self._adam)(p, p.grad, group)
+                    params, gradients = alike.setdefault(p.shape, ([], []))
+                    params.append(p)
+                    gradients.append(p.grad)
+            for params, gradients in alike.values():  # together: one by one, a teacher's step is ten thousand launches
+                (self._matrices if is_matrix(params[0]) else self._adam)(params, gradients, group)
 
-    def _matrix(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[p]
-        if not state:
-            state["momentum"] = torch.zeros_like(p)
-        state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        update = orthogonalize(gradient.lerp(state["momentum"], group["momentum"]).flatten(1))
-        scale = RATIO * max(1.0, update.shape[0] / update.shape[1]) ** 0.5
-        p.sub_(update.view(p.shape) * (scale * group["lr"]))
+    def _states(self, params: list[Tensor], *names: str) -> list[list[Tensor]]:
+        for p in params:
+            for name in names:
+                if name not in self.state[p]:
+                    self.state[p][name] = torch.zeros((), device=p.device) if name == "step" else torch.zeros_like(p)
+        return [[self.state[p][name] for p in params] for name in names]
 
-    def _adam(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state, (decay1, decay2) = self.state[p], group["betas"]
-        if not state:
-            state.update(step=torch.zeros((), device=p.device), mean=torch.zeros_like(p), square=torch.zeros_like(p))
-        state["step"] += 1
-        state["mean"].lerp_(gradient, 1 - decay1)
-        state["square"].lerp_(gradient * gradient, 1 - decay2)
-        mean, square = state["mean"] / (1 - decay1 ** state["step"]), state["square"] / (1 - decay2 ** state["step"])
-        p.sub_(mean / (square.sqrt() + 1e-8) * group["lr"])
+    def _matrices(self, params: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        (momenta,) = self._states(params, "momentum")
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
+        updates = orthogonalize(torch.stack(ahead).flatten(2))
+        scale = RATIO * max(1.0, updates.shape[1] / updates.shape[2]) ** 0.5
+        torch._foreach_sub_(params, [u.view(params[0].shape) for u in updates * (scale * group["lr"])])
+
+    def _adam(self, params: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        steps, means, squares = self._states(params, "step", "mean", "square")
+        decay1, decay2 = group["betas"]
+        torch._foreach_add_(steps, 1)
+        torch._foreach_lerp_(means, gradients, 1 - decay1)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - decay2)
+        step = torch.stack(steps).view(-1, *[1] * params[0].ndim)
+        mean, square = torch.stack(means) / (1 - decay1**step), torch.stack(squares) / (1 - decay2**step)
+        torch._foreach_sub_(params, list((mean / (square.sqrt() + 1e-8) * group["lr"]).unbind()))
