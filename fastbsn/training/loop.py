@@ -110,8 +110,7 @@ def _place(net: nn.Module, device: torch.device) -> nn.Module:
 @torch.no_grad()
 def _update_average(average: dict[str, nn.Module], networks: dict[str, nn.Module], decay: float) -> None:
     for name, net in networks.items():
-        for target, source in zip(average[name].parameters(), net.parameters(), strict=True):
-            target.lerp_(source, 1 - decay)
+        torch._foreach_lerp_(list(average[name].parameters()), list(net.parameters()), 1 - decay)
 
 
 def autocast(device: torch.device) -> torch.autocast:

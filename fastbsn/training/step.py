@@ -33,11 +33,16 @@ class GraphedStep:
     """
 
     def __init__(self, loss: Loss, optimizer: torch.optim.Optimizer):
-        self.eager, self.stream = EagerStep(loss, optimizer), torch.cuda.Stream()
+        self.device = optimizer.param_groups[0]["params"][0].device
+        self.eager, self.stream = EagerStep(loss, optimizer), torch.cuda.Stream(self.device)
         self.seen: dict[str, int] = {}
         self.graphs: dict[str, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]] = {}
 
     def __call__(self, phase: str, batch: tuple[Tensor, ...]) -> Tensor:
+        with torch.cuda.device(self.device):  # streams and captures are those of the current one
+            return self._step(phase, batch)
+
+    def _step(self, phase: str, batch: tuple[Tensor, ...]) -> Tensor:
         if phase in self.graphs:
             graph, inputs, loss = self.graphs[phase]
             for static, fresh in zip(inputs, batch, strict=True):
@@ -47,7 +52,7 @@ class GraphedStep:
         self.seen[phase] = self.seen.get(phase, 0) + 1
         if self.seen[phase] > WARM_UP:
             self._capture(phase, batch)
-            return self(phase, batch)
+            return self._step(phase, batch)
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             loss = self.eager(phase, batch)
