@@ -162,8 +162,8 @@ class DBSN(nn.Module):
             if isinstance(module, Residual):
                 nn.init.zeros_(module.pointwise.weight)
             elif isinstance(module, PlainBranch):
-                for layer in module.body:
-                    layer.weight.data /= len(module.body)  # some 50 skips in a row would double the signal at each
+                for layer in module.body:  # some 50 skips in a row would double the signal at each
+                    layer.weight.detach().div_(len(module.body))
 
     @property
     def radius(self) -> int:

@@ -150,5 +150,11 @@ def distill(
         if init.config != student.config:
             raise InputError(f"init: student has configuration {init.config}; expected {student.config}")
         student.load_state_dict(init.state_dict())
-    info = {"kind": "student", "noise": labels.noise, "labels": labels.digest, "images": len(labels.images.images), **(header or {})}
+    info = {
+        "kind": "student",
+        "noise": labels.noise if task.settings.sigma is None else "gaussian",
+        "labels": labels.digest,
+        "images": len(labels.images.images),
+        **(header or {}),
+    }
     return run(task, loop, Path(output), where, info, progress)
