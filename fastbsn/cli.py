@@ -277,8 +277,17 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     from fastbsn.denoiser import Denoiser
+    from fastbsn.export import average
+    from fastbsn.nets import UNet
 
     d = Denoiser.from_pretrained(args.model, device="cpu", backend="reference")
+    if args.average:
+        students = [d, *(Denoiser.from_pretrained(name, device="cpu", backend="reference") for name in args.average)]
+        nets = [net for s in students if isinstance(net := s.networks_.get("student"), UNet)]
+        if len(nets) < len(students):
+            raise InputError("--average: not every file holds a student; expected the student files of `fastbsn distill`")
+        parts = [{k: v for k, v in s.header_.items() if k in ("labels", "steps", "seconds")} for s in students]
+        d = Denoiser({"student": average(nets)}, d.header_ | {"averaged": parts}, device="cpu", backend="reference")
     if args.output.suffix == ".onnx":
         d.export(args.output)
     elif args.output.suffix == ".safetensors":

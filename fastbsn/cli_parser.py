@@ -131,6 +131,7 @@ def parser(commands: dict[str, Any]) -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0)
 
     p = add("export", "Write a student as ONNX, or its weights in another dtype.", device=False)
+    p.add_argument("--average", nargs="+", default=[], help="average the weights with these students', trained from one another")
     p.add_argument("-o", "--output", type=Path, required=True, help="student.onnx or student.safetensors")
     _model(p, None)
 

@@ -6,12 +6,15 @@ versions of PyTorch.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from fastbsn.errors import BackendError
+from fastbsn.errors import BackendError, InputError
 from fastbsn.io.atomic import write_bytes
 from fastbsn.nets import UNet
 from fastbsn.nets.unet import SLOPE
@@ -85,3 +88,18 @@ def _unet(net: UNet, onnx: Any) -> tuple[list[Any], list[Any]]:
     cropped = node("Slice", conv("out", x), constant("origin", [0, 0]), size, constant("axes", [2, 3]))
     node("Sub", "noisy", cropped, output="denoised")
     return nodes, constants
+
+
+def average(students: Sequence[UNet]) -> UNet:
+    """A student with the mean of the weights: better than each where one was trained on from the other. Wortsman et al., ICML 2022.
+
+    Raises:
+        InputError: students of different configurations.
+    """
+    configs = [net.config for net in students]
+    if any(config != configs[0] for config in configs):
+        raise InputError(f"students to average have configurations {configs}; expected the same ones")
+    mean = copy.deepcopy(students[0])
+    for target, *sources in zip(mean.parameters(), *(net.parameters() for net in students), strict=True):
+        target.data = torch.stack([p.detach().double() for p in sources]).mean(0).to(target)
+    return mean

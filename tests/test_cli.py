@@ -11,6 +11,7 @@ import pytest
 import tifffile
 import torch
 
+from fastbsn import Denoiser
 from fastbsn.cli import main
 from fastbsn.io.weights import load_networks, save_networks
 from fastbsn.nets import UNet
@@ -159,6 +160,19 @@ def test_export_writes_onnx_and_half_size_weights(students, tmp_path):
     assert main(["export", "--model", students[1], "-o", str(half), "--dtype", "float16"]) == 0
     assert half.stat().st_size < 0.7 * Path(students[1]).stat().st_size
     assert main(["export", "--model", students[1], "-o", str(tmp_path / "s.pt")]) == 2
+
+
+def test_export_averages_students(students, tmp_path, capsys):
+    a, mean = Denoiser.from_pretrained(students[1]).networks_["student"], tmp_path / "mean.safetensors"
+    b = UNet(**a.config)
+    Denoiser({"student": b}, device="cpu").save(tmp_path / "b.safetensors")
+    assert main(["export", "--model", students[1], "--average", str(tmp_path / "b.safetensors"), "-o", str(mean)]) == 0
+    found = Denoiser.from_pretrained(mean)
+    assert len(found.header_["averaged"]) == 2
+    for p, q, r in zip(found.networks_["student"].parameters(), a.parameters(), b.parameters(), strict=True):
+        torch.testing.assert_close(p, (q + r) / 2)
+    assert main(["export", "--model", students[1], "--average", students[3], "-o", str(mean)]) == 2
+    assert "configurations" in capsys.readouterr().err
 
 
 def test_help_names_every_command(capsys):
