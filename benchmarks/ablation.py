@@ -33,7 +33,7 @@ from fastbsn.labels import LabelSet, load_teacher
 from fastbsn.training import LoopConfig, StudentConfig, TeacherConfig, distill, train_teacher
 
 GAUSSIAN, SIGNAL_DEPENDENT, PHOTONS, REAL = "gaussian:25", "hg:40,10", "poisson:30", "real"
-QUESTIONS = ("blind spot", "Bayes", "distillation", "supervision", "noise model", "downsampling")
+QUESTIONS = ("blind spot", "Bayes", "distillation", "supervision", "noise model", "downsampling", "refinement")
 Estimator = Callable[[Tensor], Tensor]  # [1, C, H, W] -> the same
 
 
@@ -158,8 +158,8 @@ def real_experiments(lab: Lab) -> list[tuple[str, str, str, str | None, Callable
         ("downsampling", "noisy input", REAL, None, lambda: lambda y: y),
         ("downsampling", "no PD", REAL, "noisy input", lambda: correlated(without, False, False)),
         ("downsampling", "PD", REAL, "no PD", lambda: correlated(with_pd, True, False)),
-        ("downsampling", "PD + R3", REAL, "PD", lambda: correlated(with_pd, True, True)),
-        ("downsampling", "student of PD + R3", REAL, "PD + R3", student),
+        ("refinement", "PD + R3", REAL, "PD", lambda: correlated(with_pd, True, True)),
+        ("refinement", "student of PD + R3", REAL, "PD + R3", student),
     ]
 
 
