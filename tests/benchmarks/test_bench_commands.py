@@ -98,7 +98,7 @@ def test_ablation_command_resumes(tmp_path: Path, photographs: Path) -> None:
         write_image(pairs / f"{i}_real.png", np.clip(clean + rng.normal(0, 5, clean.shape), 0, 255).astype(np.uint8))
     arguments = ["--clean", str(photographs), "--test", str(photographs), "--pairs", str(pairs), "--work", str(tmp_path / "work")]
     arguments += ["--steps", "4", "--tiny", "--test-images", "1", "--out", str(tmp_path / "ablation.json")]
-    ablation.main([*arguments, "--questions", "blind spot", "downsampling"])
+    ablation.main([*arguments, "--questions", "blind spot", "downsampling", "refinement"])
     first = json.loads((tmp_path / "ablation.json").read_text())["rows"]
     assert [r["name"] for r in first] == ["plain, mu", "dilated, mu", "noisy input", "no PD", "PD", "PD + R3", "student of PD + R3"]
     assert first[1]["gain"] == pytest.approx(first[1]["psnr"] - first[0]["psnr"], abs=1e-3)
