@@ -144,7 +144,7 @@ def distill(args: argparse.Namespace) -> int:
         if not isinstance(student, UNet):
             raise InputError(f"--init {args.init}: the file holds {', '.join(found)}; expected a student")
         init = student
-    run_distill(labels, args.output, _loop(args), config, clean, init, _device(args))
+    run_distill(labels, args.output, _loop(args), config, clean, init, _device(args), backend=args.backend)
     _print(args, {"student": str(args.output)}, f"{args.output}: student; log and previews in {args.output}.run")
     return 0
 

@@ -56,6 +56,7 @@ def _student(p: argparse.ArgumentParser) -> None:
     p.add_argument("--clean-fraction", type=float, default=0.25, help="of the pairs, if --clean is given (%(default)s)")
     p.add_argument("--channels", dest="student_channels", type=int, default=48)
     p.add_argument("--init", type=Path, help="start from this student")
+    p.add_argument("--backend", choices=("auto", "reference", "triton"), default="auto", help="of the network; auto: PyTorch")
 
 
 def parser(commands: dict[str, Any]) -> argparse.ArgumentParser:

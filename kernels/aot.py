@@ -12,13 +12,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from fastbsn.io.atomic import write_json, write_text
-from fastbsn.kernels import conv, ends, mdc, mdc_backward, tuning, wgrad
-from fastbsn.kernels.call import Call
+from fastbsn.kernels import tuning
+from fastbsn.kernels.shipped import OWN_WIDTH, WIDE, Shipped, shipped
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 POINTERS = {
@@ -41,52 +43,6 @@ POINTERS = {
     "table_ptr": "*i32",
 }  # other pointers, and arrays read by blocks, are of the dtype of the network
 COUNTED = r"\b(HGMMA|UTC\w*MMA|HMMA|UTMALDG|UTMASTG|LDGSTS|LDSM|STSM|LDL|STL|LDG|STG)\b"
-OWN_WIDTH = {"light": 128, "paper": 96}
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """A configuration that a network launches: `absent` operands are None."""
-
-    name: str
-    call: Call
-    absent: tuple[str, ...] = ()
-    main_loop: bool = True  # has a long loop, over taps or positions, that is to run as HGMMA fed by TMA
-
-
-def shipped(arch: str, widths: dict[str, tuple[int, ...]]) -> Iterator[Shipped]:
-    """Everything that a light or a paper network of these widths launches on `arch`, in 16-bit."""
-
-    def config(kernel: str, c: int) -> Any:
-        return tuning.config(kernel, arch, c, 2)
-
-    for c in sorted({*widths["light"], *widths["paper"]}):
-        for k in (3, 5):
-            masked = conv.conv_call(config("conv", c), c, c, k, masked=True, relu=True)
-            yield Shipped(f"masked {k}x{k}", masked, ("gate", "residual", "sums_ptr"))
-            dgrad = conv.conv_call(config("conv", c), c, c, k, masked=True)
-            yield Shipped(f"masked {k}x{k} dgrad", dgrad, ("b_ptr", "gate", "residual", "sums_ptr"))
-        yield Shipped("wgrad", wgrad.wgrad_call(config("wgrad", c), c, c))
-        yield Shipped("head d=2", ends.head_call(config("head", c), c, 2, 3))
-        yield Shipped("head d=3", ends.head_call(config("head", c), c, 3, 3))
-    yield Shipped("pack", ends.pack_call(config("pack", 16), 3), main_loop=False)
-    for c in widths["light"]:
-        yield Shipped("residual", conv.residual_call(config("residual", c), c), ("h",))
-        yield Shipped("residual, training", conv.residual_call(config("residual", c), c))
-        yield Shipped("1x1 dgrad", conv.conv_call(config("conv", c), c, c, 1), ("b_ptr", "residual"), main_loop=False)
-        yield Shipped("3x3 dgrad", conv.conv_call(config("conv", c), c, c, 3), ("b_ptr", "gate"))
-        tail = ends.tail_call(config("tail", c), c, 3, True, False)
-        yield Shipped("tail, light", tail, main_loop=False)
-        yield Shipped("tail, light, mu only", tail, ("features",), main_loop=False)
-    for c in widths["paper"]:
-        yield Shipped("mdc first", mdc.mdc_first_call(config("mdc_first", c), c), main_loop=False)
-        yield Shipped("mdc rest", mdc.mdc_rest_call(config("mdc_rest", c), c, False))
-        yield Shipped("mdc rest, training", mdc.mdc_rest_call(config("mdc_rest", c), c, True))
-        first, rest = config("mdc_backward_first", c), config("mdc_backward_rest", c)
-        yield Shipped("mdc backward first", mdc_backward.mdc_backward_first_call(first, c), main_loop=False)
-        yield Shipped("mdc backward rest", mdc_backward.mdc_backward_rest_call(rest, c))
-        yield Shipped("tail, paper", ends.tail_call(config("tail", c), c, 3, False, False), main_loop=False)
-        yield Shipped("tail, paper, mu only", ends.tail_call(config("tail", c), c, 3, False, True), ("features",), main_loop=False)
 
 
 def signature(item: Shipped, arch: str, dtype: str) -> dict[str, str]:
@@ -202,6 +158,12 @@ def check(item: Shipped, arch: str, dtype: str) -> dict[str, Any]:
     return row | {"blocks_per_sm": blocks, "faults": faults(row, sass, item.main_loop), "seconds": round(time.monotonic() - start, 1)}
 
 
+def _check(widths: dict[str, tuple[int, ...]], dtype: str, which: tuple[str, int]) -> dict[str, Any]:
+    """By number: a kernel does not travel between processes."""
+    arch, i = which
+    return check(next(islice(shipped(arch, widths), i, None)), arch, dtype)
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     head = ("kernel", "C", "arch", "config", "registers", "shared", "blocks/SM", "instructions")
     cells = [head]
@@ -224,17 +186,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for aot.json and aot.txt")
     parser.add_argument("--arch", nargs="+", default=list(tuning.SHARED), choices=list(tuning.SHARED))
     parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp16"])
-    parser.add_argument("--all", action="store_true", help="every tuned width, not only 128 (light) and 96 (paper)")
+    parser.add_argument("--all", action="store_true", help="every tuned width and 256, not only 128 (light) and 96 (paper)")
     arguments = parser.parse_args(argv)
     if os.environ.get("TRITON_INTERPRET") == "1":
         parser.error("TRITON_INTERPRET=1 is set; unset it: the interpreter compiles nothing")
-    wide = tuning.TUNED if arguments.all else ()
-    widths = {variant: wide or (own,) for variant, own in OWN_WIDTH.items()}
-    rows = []
-    for arch in arguments.arch:
-        for item in shipped(arch, widths):
-            rows.append(check(item, arch, arguments.dtype))
-            print(table(rows[-1:]).split("\n", 2)[2], end="", flush=True)
+    every = (*tuning.TUNED, WIDE) if arguments.all else ()
+    widths = {variant: every or (own,) for variant, own in OWN_WIDTH.items()}
+    rows, todo = [], [(arch, i) for arch in arguments.arch for i, _ in enumerate(shipped(arch, widths))]
+    with ProcessPoolExecutor(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
+        for row in pool.map(partial(_check, widths, arguments.dtype), todo):
+            rows.append(row)
+            print(table([row]).split("\n", 2)[2], end="", flush=True)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
         write_json(arguments.out / "aot.json", {"triton": triton.__version__, "rows": rows})

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+WIDEST = 128  # columns of a block: what the registers of one program hold
+
 
 @dataclass(frozen=True)
 class Config:
@@ -30,6 +32,11 @@ class Call:
 def width(channels: int) -> int:
     """Columns of a block that holds `channels`: the next power of two, at least 16 (the smallest tensor-core tile)."""
     return max(16, 1 << (channels - 1).bit_length())
+
+
+def column_block(channels: int) -> int:
+    """Columns that one program computes where `channels` may be more than one can hold."""
+    return min(width(channels), WIDEST)
 
 
 def constants(config: Config, precision: str, **sizes: Any) -> dict[str, Any]:

@@ -1,18 +1,22 @@
 """k x k convolution on [P, C], and the module of the light D-BSN as one kernel."""
 
+from dataclasses import replace
+
 import triton
 import triton.language as tl
 
-from fastbsn.kernels.call import Call, Config, constants, width
-from fastbsn.kernels.tiles import bias_block, bias_row, blocks, is_inside, relu, sum_taps
+from fastbsn.kernels.call import Call, Config, column_block, constants, width
+from fastbsn.kernels.tiles import bias_block, bias_row, blocks, is_inside, leaky, relu, sum_taps
 
 
 @triton.jit
 def conv_kernel(
     x,  # [P, C]
+    x2,  # [P, C2], or None: further input channels, as if concatenated behind those of x
     w,  # [taps * C, CO], tap-major
+    w2,  # [taps * C2, CO], or None
     b_ptr,  # [CO] fp32, or None
-    gate,  # [P, CO] saved activations, or None: the result is zero where they are not positive (the derivative of ReLU)
+    gate,  # [P, CO] saved activations, or None: the result is multiplied by SLOPE where they are not positive (the derivative)
     residual,  # [P, CO], or None
     inside_ptr,  # [P] uint8
     y,  # [P, CO]
@@ -20,34 +24,39 @@ def conv_kernel(
     P,
     pitch,
     C: tl.constexpr,
+    C2: tl.constexpr,
     CO: tl.constexpr,
     K: tl.constexpr,
     MASKED: tl.constexpr,
-    RELU: tl.constexpr,
+    ACT: tl.constexpr,
+    SLOPE: tl.constexpr,  # of the activation below zero: 0 is ReLU
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
     N: tl.constexpr,
     STAGES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """y = inside * (gate > 0) * act(conv(x) + b) + inside * residual. A masked tap does not exist in w and is never read."""
+    """y = inside * gate'(act(conv([x, x2]) + b)) + inside * residual. A masked tap does not exist in w and is never read."""
     x, w, y = blocks(x, P, C, BLOCK, CHUNK), blocks(w, (K * K - MASKED) * C, CO, CHUNK, N), blocks(y, P, CO, BLOCK, N)
-    i_p = tl.program_id(0)
+    i_p, column = tl.program_id(0), tl.program_id(1) * N
     row = i_p * BLOCK
     acc = tl.zeros([BLOCK, N], tl.float32)
     if b_ptr is not None:
-        acc += bias_row(b_ptr, 0, CO, N)
-    acc = sum_taps(acc, x, w, row, pitch, 0, C, K, MASKED, CHUNK, STAGES, PRECISION)
-    if RELU:
-        acc = relu(acc)
+        acc += bias_row(b_ptr, column, CO - column, N)
+    acc = sum_taps(acc, x, w, row, pitch, 0, C, K, MASKED, CHUNK, STAGES, PRECISION, column)
+    if x2 is not None:
+        x2, w2 = blocks(x2, P, C2, BLOCK, CHUNK), blocks(w2, (K * K - MASKED) * C2, CO, CHUNK, N)
+        acc = sum_taps(acc, x2, w2, row, pitch, 0, C2, K, MASKED, CHUNK, STAGES, PRECISION, column)
+    if ACT:
+        acc = leaky(acc, SLOPE)
     if gate is not None:
-        acc = tl.where(blocks(gate, P, CO, BLOCK, N).load([row, 0]) <= 0, 0.0, acc)
+        acc = tl.where(blocks(gate, P, CO, BLOCK, N).load([row, column]) <= 0, SLOPE * acc, acc)
     if residual is not None:
-        acc += blocks(residual, P, CO, BLOCK, N).load([row, 0])
+        acc += blocks(residual, P, CO, BLOCK, N).load([row, column])
     acc = tl.where(is_inside(inside_ptr, row, BLOCK), acc, 0.0)
-    y.store([row, 0], acc.to(y.dtype))
+    y.store([row, column], acc.to(y.dtype))
     if sums_ptr is not None:
-        n = tl.arange(0, N)
+        n = column + tl.arange(0, N)
         tl.store(sums_ptr + i_p.to(tl.int64) * CO + n, tl.sum(acc, 0), mask=n < CO)
 
 
@@ -83,10 +92,22 @@ def residual_kernel(
         y.store([row, c], tl.where(inside, out, 0.0).to(y.dtype))
 
 
-def conv_call(config: Config, c: int, co: int, k: int, masked: bool = False, relu: bool = False, precision: str = "ieee") -> Call:
-    tile, n = config.block, width(co)
-    shapes = dict(x=(tile, config.chunk), w=(config.chunk, n), gate=(tile, n), residual=(tile, n), y=(tile, n))
-    return Call(conv_kernel, config, shapes, constants(config, precision, C=c, CO=co, K=k, MASKED=masked, RELU=relu, N=n))
+def conv_call(
+    config: Config,
+    c: int,
+    co: int,
+    k: int,
+    masked: bool = False,
+    act: bool = False,
+    slope: float = 0.0,
+    c2: int = 0,
+    precision: str = "ieee",
+) -> Call:
+    config = replace(config, chunk=min(config.chunk, width(c)))
+    tile, chunk, n = config.block, config.chunk, column_block(co)
+    shapes = dict(x=(tile, chunk), x2=(tile, chunk), w=(chunk, n), w2=(chunk, n), gate=(tile, n), residual=(tile, n), y=(tile, n))
+    sizes = dict(C=c, C2=c2, CO=co, K=k, MASKED=masked, ACT=act, SLOPE=slope, N=n)
+    return Call(conv_kernel, config, shapes, constants(config, precision, **sizes))
 
 
 def residual_call(config: Config, c: int, precision: str = "ieee") -> Call:

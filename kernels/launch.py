@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from fastbsn.kernels import conv, mdc, mdc_backward, tuning, wgrad
-from fastbsn.kernels.call import Call, Config
+from fastbsn.kernels import conv, mdc, mdc_backward, tuning, wgrad, wide
+from fastbsn.kernels.call import WIDEST, Call, Config
 
 INTERPRETER = os.environ.get("TRITON_INTERPRET") == "1"  # as it was when the kernels were made
 TMA_IN_INTERPRETER = True
@@ -65,21 +65,20 @@ def conv2d(
     pitch: int,
     k: int,
     masked: bool = False,
-    relu: bool = False,
+    act: bool = False,
+    slope: float = 0.0,  # of the activation, and of the derivative that `gate` stands for
     gate: Tensor | None = None,  # [P, CO]
     residual: Tensor | None = None,  # [P, CO]
     sums: bool = False,
+    x2: Tensor | None = None,  # [P, C2]
+    w2: Tensor | None = None,  # [taps * C2, CO]
 ) -> Tensor | None:  # column sums of y by block, [blocks, CO] float32, if `sums`
-    t = target(x)
-    config = t.config("conv", y if y.shape[1] > x.shape[1] else x)
-    blocks = x.shape[0] // config.block
-    partial = torch.empty(blocks, y.shape[1], device=x.device) if sums else None
-    launch(
-        conv.conv_call(config, x.shape[1], y.shape[1], k, masked, relu, t.precision),
-        (blocks,),
-        t.tma,
-        **dict(x=x, w=w, b_ptr=bias, gate=gate, residual=residual, inside_ptr=inside, y=y, sums_ptr=partial, P=x.shape[0], pitch=pitch),
-    )
+    (p, c), co, t = x.shape, y.shape[1], target(x)
+    config = t.config("conv", y if co > c else x)
+    call = conv.conv_call(config, c, co, k, masked, act, slope, 0 if x2 is None else x2.shape[1], t.precision)
+    partial = torch.empty(p // config.block, co, device=x.device) if sums else None
+    tensors = dict(x=x, x2=x2, w=w, w2=w2, b_ptr=bias, gate=gate, residual=residual, inside_ptr=inside, y=y, sums_ptr=partial)
+    launch(call, (p // config.block, -(-co // call.constants["N"])), t.tma, **tensors, P=p, pitch=pitch)
     return partial
 
 
@@ -93,6 +92,8 @@ def residual(
     pitch: int,
     h: Tensor | None = None,  # [P, C], written if given: ReLU(3x3 x)
 ) -> None:
+    if x.shape[1] > WIDEST:
+        return wide.residual(conv2d, x, w, w1, bias, inside, y, pitch, h)
     t = target(x)
     config = t.config("residual", x)
     arguments = dict(x=x, w=w, w1=w1, b_ptr=bias, inside_ptr=inside, h=h, y=y, P=x.shape[0], pitch=pitch)
@@ -112,6 +113,8 @@ def mdc_module(
     y: int,  # slot
     keep: int | None = None,  # first of six slots for the backward pass
 ) -> None:
+    if s.shape[-1] > WIDEST:
+        return wide.mdc_module(conv2d, s, w5, w3, w1, bias, inside, pitch, x, a1, y, keep)
     (_, p, c), t, flat = s.shape, target(s), s.view(-1, s.shape[-1])
     shared = dict(s=flat, sn=flat, w1=w1, b_ptr=bias, inside_ptr=inside, rows=flat.shape[0], P=p, x_row=x * p, a1_row=a1 * p)
     config = t.config("mdc_first", s)
@@ -134,6 +137,8 @@ def mdc_backward_module(
     t2: int,  # first of nine slots of g
     dx: int,  # slot of g
 ) -> Tensor:  # bias gradients by block, [blocks, 8, C] float32
+    if s.shape[-1] > WIDEST:
+        return wide.mdc_backward_module(conv2d, s, g, w5t, w3t, w1t, pitch, x, y, dy, t2, dx)
     (_, p, c), t = s.shape, target(s)
     flat, gradients = s.view(-1, c), g.view(-1, c)
     first, rest = t.config("mdc_backward_first", s), t.config("mdc_backward_rest", s)
@@ -157,13 +162,15 @@ def weight_gradients(
 ) -> Tensor:  # [splits, entries, C, CO] float32, to be summed over the first dimension
     t, (c, co) = target(x), (x.shape[1], z.shape[1])
     config = t.config("wgrad", z if co > c else x)
+    call = wgrad.wgrad_call(config, c, co, t.precision)
+    columns = -(-c // call.constants["M"]) * -(-co // call.constants["N"])
     total = positions // config.block
-    splits = max(1, min(total, _programs(x) // table.shape[0]))
+    splits = max(1, min(total, _programs(x) // (table.shape[0] * columns)))
     per_split = -(-total // splits)
     splits = -(-total // per_split)
     dw = torch.empty(splits, entries, c, co, device=x.device)
     rows = dict(x_rows=x.shape[0], z_rows=z.shape[0], entries=entries, per_split=per_split, total=total)
-    launch(wgrad.wgrad_call(config, c, co, t.precision), (splits, table.shape[0]), t.tma, x=x, z=z, table_ptr=table, dw_ptr=dw, **rows)
+    launch(call, (splits, table.shape[0], columns), t.tma, x=x, z=z, table_ptr=table, dw_ptr=dw, **rows)
     return dw
 
 

@@ -25,6 +25,12 @@ def relu(x):
 
 
 @triton.jit
+def leaky(x, SLOPE: tl.constexpr):
+    """LeakyReLU; a NaN stays one."""
+    return relu(x) if SLOPE == 0 else tl.where(x <= 0, SLOPE * x, x)
+
+
+@triton.jit
 def bias_row(b_ptr, first, C, N: tl.constexpr):
     """[1, N] of b_ptr[first:], zero from column C on."""
     n = tl.arange(0, N)
@@ -68,6 +74,7 @@ def sum_taps(
     CHUNK: tl.constexpr,
     STAGES: tl.constexpr,
     PRECISION: tl.constexpr,
+    column=0,  # of w
 ):
     """acc + sum over taps of x[row + offset] @ w[tap]: the main loop of every convolution."""
     chunks: tl.constexpr = (C + CHUNK - 1) // CHUNK
@@ -76,5 +83,5 @@ def sum_taps(
         k = (i % chunks) * CHUNK  # where CHUNK does not divide C, columns beyond C read as zero
         offset = tap_offset(tap_of(i // chunks, K, MASKED), pitch, K)
         a = x.load([row + offset, k])
-        acc = tl.dot(a, w.load([first + i // chunks * C + k, 0]), acc, input_precision=PRECISION)
+        acc = tl.dot(a, w.load([first + i // chunks * C + k, column]), acc, input_precision=PRECISION)
     return acc

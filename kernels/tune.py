@@ -53,7 +53,7 @@ def workload(kernel: str, c: int, side: int, dtype: torch.dtype) -> Callable[[],
     w5, w3, w1 = array(25 * c, c), array(9 * c, c), array(8 * c, c)
 
     def run_conv() -> Tensor:
-        launch.conv2d(x, w3, bias[0], inside, y, pitch, 3, relu=True)
+        launch.conv2d(x, w3, bias[0], inside, y, pitch, 3, act=True)
         return y
 
     def run_residual() -> Tensor:

@@ -48,12 +48,12 @@ def forced(**configs: Config) -> Iterator[None]:
 
 
 def config(kernel: str, arch: str, channels: int, itemsize: int) -> Config:
-    """Sizes for `kernel` at `channels`: the entry of the next tuned width, its chunk no wider than the channels need."""
+    """Sizes for `kernel` at `channels`: the entry of the next tuned width (or of the last), its chunk no wider than the channels need."""
     chosen = _forced.get(kernel) or _forced.get("all")
     if chosen is None:
         if arch == "interpreter":
             chosen = INTERPRETER
         else:
-            near = next(c for c in TUNED if c >= channels)
+            near = next((c for c in TUNED if c >= channels), TUNED[-1])
             chosen = Config(*table()[arch][f"{kernel}/{near}/{8 * itemsize}"])
     return Config(chosen.block, min(chosen.chunk, width(channels)), chosen.warps, chosen.stages)

@@ -8,7 +8,7 @@ repeats are bit-equal. A masked tap has no entry.
 import triton
 import triton.language as tl
 
-from fastbsn.kernels.call import Call, Config, width
+from fastbsn.kernels.call import Call, Config, column_block
 from fastbsn.kernels.tiles import blocks
 
 
@@ -32,14 +32,15 @@ def wgrad_kernel(
     PRECISION: tl.constexpr,
 ):
     x, z = blocks(x, x_rows, C, BLOCK, M), blocks(z, z_rows, CO, BLOCK, N)
+    m0, n0 = tl.program_id(2) // tl.cdiv(CO, N) * M, tl.program_id(2) % tl.cdiv(CO, N) * N
     i_s, group = tl.program_id(0), table_ptr + tl.program_id(1) * 5
     row0, row1, z_row = tl.load(group), tl.load(group + 1), tl.load(group + 2)
     acc0, acc1 = tl.zeros([M, N], tl.float32), tl.zeros([M, N], tl.float32)
     for i in tl.range(i_s * per_split, tl.minimum((i_s + 1) * per_split, total), num_stages=STAGES):
-        d = z.load([z_row + i * BLOCK, 0])
-        acc0 = tl.dot(x.load([row0 + i * BLOCK, 0]).T, d, acc0, input_precision=PRECISION)
-        acc1 = tl.dot(x.load([row1 + i * BLOCK, 0]).T, d, acc1, input_precision=PRECISION)
-    m, n = tl.arange(0, M)[:, None], tl.arange(0, N)[None, :]
+        d = z.load([z_row + i * BLOCK, n0])
+        acc0 = tl.dot(x.load([row0 + i * BLOCK, m0]).T, d, acc0, input_precision=PRECISION)
+        acc1 = tl.dot(x.load([row1 + i * BLOCK, m0]).T, d, acc1, input_precision=PRECISION)
+    m, n = m0 + tl.arange(0, M)[:, None], n0 + tl.arange(0, N)[None, :]
     inside = (m < C) & (n < CO)
     out = dw_ptr + i_s.to(tl.int64) * entries * C * CO + m * CO + n
     tl.store(out + tl.load(group + 3) * C * CO, acc0, mask=inside)
@@ -48,7 +49,7 @@ def wgrad_kernel(
 
 
 def wgrad_call(config: Config, c: int, co: int, precision: str = "ieee") -> Call:
-    m, n = width(c), width(co)
+    m, n = column_block(c), column_block(co)
     sizes = dict(C=c, CO=co, M=m, N=n, BLOCK=config.block, STAGES=config.stages, PRECISION=precision)
     return Call(wgrad_kernel, config, dict(x=(config.block, m), z=(config.block, n)), sizes)
 

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.images import noisy_batches
-from benchmarks.measure import Case, Subject, Unavailable, Version
+from benchmarks.measure import Case, Subject, Version
 from benchmarks.rewrites import on_ops
 from benchmarks.subjects import flop_per_pixel, student, teacher
 from benchmarks.timing import Run
-from fastbsn.nets import DBSN
 
 CROP, CHANNELS = 96, 3
 BATCH = {"tiny": 1, "cpu": 4, "gpu": 8, "full": 32}
@@ -40,8 +39,6 @@ def _maker(
     dtype: torch.dtype, layout: torch.memory_format, ours: bool = False, mode: str | None = None
 ) -> Callable[[Any, torch.device], Run]:
     def make(net: nn.Module, device: torch.device) -> Run:
-        if ours and not isinstance(net, DBSN):
-            raise Unavailable("the student trains on PyTorch")
         copied = copy.deepcopy(net).to(device, memory_format=layout).train().requires_grad_(True)
         run = partial(_gradients, copied, torch.compile(copied, mode=mode, dynamic=False) if mode else copied, dtype)
         return on_ops("triton" if ours else "reference", run)

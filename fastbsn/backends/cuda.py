@@ -101,7 +101,7 @@ class CudaUNet:
         return _extension().Network(**self.config, batch=n, h=h, w=w, path=self.path, device=self.device.index)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Denoise.
+        """Denoise; may be captured into a CUDA graph of the caller.
 
         Args:
             x: [N, in_channels, H, W], any strides, uint8 or uint16 (full range = [0, 1]), float16 or float32; moved to the GPU if
@@ -121,16 +121,16 @@ class CudaUNet:
         if x.numel() == 0:
             return torch.empty_like(x, memory_format=torch.contiguous_format)
         with self._lock, torch.cuda.device(self.device):
-            stream, capturing = torch.cuda.current_stream(), torch.cuda.is_current_stream_capturing()
-            plan = self._plan(x)
-            if not capturing:
-                stream.wait_event(self._done)  # the arena is in use until then
-            y = plan.replay(x) if plan.graph is not None and not capturing else self._launch(plan.network, x)
-            if not capturing:
-                self._done.record(stream)
-                if plan.graph is None and plan.uses > 0 and x.numel() <= GRAPH_PIXELS:
-                    self._capture(plan, x)
-                plan.uses += 1
+            plan, stream = self._plan(x), torch.cuda.current_stream()
+            if torch.cuda.is_current_stream_capturing():  # a graph of the caller gets an arena in its own memory
+                return self._launch(plan.network, x, torch.empty(plan.network.arena_bytes, dtype=torch.uint8, device=self.device))
+            self._grow(plan.network.arena_bytes)
+            stream.wait_event(self._done)  # the arena is in use until then
+            y = plan.replay(x) if plan.graph is not None else self._launch(plan.network, x, self._arena)
+            self._done.record(stream)
+            if plan.graph is None and plan.uses > 0 and x.numel() <= GRAPH_PIXELS:
+                self._capture(plan, x)
+            plan.uses += 1
         return y
 
     def stream(self, frames: Iterable[Tensor], ahead: int = 3) -> Iterator[Tensor]:
@@ -167,30 +167,32 @@ class CudaUNet:
     def _plan(self, x: Tensor) -> _Plan:
         key = (*x.shape, x.dtype)
         plan = self._plans.get(key) or _Plan(self._network(x.shape[0], x.shape[2], x.shape[3]))
-        if plan.network.arena_bytes > self._arena.numel():  # also of a known size, after there was no memory for a larger one
-            torch.cuda.synchronize(self.device)
-            for other in self._plans.values():
-                other.graph = None  # it points into the old arena
-            self._arena = torch.empty(0, dtype=torch.uint8, device=self.device)
-            self._arena = torch.empty(plan.network.arena_bytes, dtype=torch.uint8, device=self.device)
         self._plans[key] = plan
         self._plans.move_to_end(key)
         if len(self._plans) > PLANS:
             self._plans.popitem(last=False)
         return plan
 
-    def _launch(self, network: Any, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def _grow(self, arena_bytes: int) -> None:
+        if arena_bytes > self._arena.numel():  # also for a known size, after there was no memory for a larger one
+            torch.cuda.synchronize(self.device)
+            for plan in self._plans.values():
+                plan.graph = None  # it points into the old arena
+            self._arena = torch.empty(0, dtype=torch.uint8, device=self.device)
+            self._arena = torch.empty(arena_bytes, dtype=torch.uint8, device=self.device)
+
+    def _launch(self, network: Any, x: Tensor, arena: Tensor, y: Tensor | None = None) -> Tensor:
         y = torch.empty_like(x, memory_format=torch.contiguous_format) if y is None else y
         name, scale = SCALES[x.dtype]
         frames = [(t.data_ptr(), name, tuple(t.shape[2:]), t.stride(), scale) for t in (x, y)]
-        network.launch(self._arena.data_ptr(), self._weights.data_ptr(), *frames, torch.cuda.current_stream().cuda_stream)
+        network.launch(arena.data_ptr(), self._weights.data_ptr(), *frames, torch.cuda.current_stream().cuda_stream)
         return y
 
     def _capture(self, plan: _Plan, x: Tensor) -> None:
         plan.x = torch.empty_like(x, memory_format=torch.contiguous_format)
         plan.y, plan.graph = torch.empty_like(plan.x), torch.cuda.CUDAGraph()
         with torch.cuda.graph(plan.graph, capture_error_mode="thread_local"):
-            self._launch(plan.network, plan.x, plan.y)
+            self._launch(plan.network, plan.x, self._arena, plan.y)
 
 
 def _finished(result: Tensor, done: torch.cuda.Event) -> Tensor:

@@ -2,10 +2,14 @@
 
 Weights are packed and linear layers folded once, in float64; activations of a branch stay in the [P, C] layout of its phases from
 the masked convolution to the tail. One set of buffers and one CUDA graph per image size.
+
+The kernels at the two ends keep all channels of a pixel in registers. A wider network runs as its own modules instead, one operation
+after the other, without packing or a graph.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from importlib import import_module
@@ -15,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fastbsn.errors import BackendError, InputError
+from fastbsn.kernels.call import WIDEST
 from fastbsn.nets import DBSN
 from fastbsn.nets.dbsn import DILATIONS, Branch
 from fastbsn.ops import dispatch
@@ -25,6 +30,7 @@ from fastbsn.ops.modules import pointwise_matrices
 SIZES = 4  # image sizes remembered
 LIMIT = 2**31 - 2**10  # rows of an array: coordinates are 32 bits, addresses 64
 MAX_IN_CHANNELS = 31
+_operations = threading.Lock()  # the choice of operations is one for the process
 
 
 def why_not(net: nn.Module, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -42,7 +48,7 @@ def why_not(net: nn.Module, device: torch.device, dtype: torch.dtype) -> str | N
     return refusal
 
 
-def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype, features: bool = True) -> TritonDBSN:
+def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype, features: bool = True) -> TritonDBSN | WideDBSN:
     """Pack the weights of `net` once; later changes of `net` are not seen.
 
     Args:
@@ -58,7 +64,31 @@ def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype, features: 
     if refusal is not None:
         raise BackendError(f"backend 'triton': {refusal}; use backend='auto'")
     assert isinstance(net, DBSN)
-    return TritonDBSN(net, device, dtype, features)
+    return plan(net, device, dtype, features)
+
+
+def plan(net: DBSN, device: torch.device, dtype: torch.dtype, features: bool) -> TritonDBSN | WideDBSN:
+    """`prepare` without its refusals."""
+    return (TritonDBSN if net.config["channels"] <= WIDEST else WideDBSN)(net, device, dtype, features)
+
+
+def _check(x: Tensor, inputs: int) -> None:
+    if x.ndim != 4 or x.shape[1] != inputs or min(x.shape) < 1:
+        raise InputError(f"teacher: got an image of shape {tuple(x.shape)}; expected [N, {inputs}, H, W], not empty")
+
+
+class WideDBSN:
+    """TritonDBSN for more than WIDEST channels: a copy of the network, in `dtype`, through the operations of fastbsn.ops."""
+
+    def __init__(self, net: DBSN, device: torch.device, dtype: torch.dtype, features: bool):
+        self.net = copy.deepcopy(net).eval().requires_grad_(False).to(device=device, dtype=dtype)
+        self.device, self.dtype, self.features = device, dtype, features
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        _check(x, self.net.config["in_channels"])
+        with _operations, torch.inference_mode(), dispatch.backend("triton"):
+            mu, features = self.net(x.to(self.device, self.dtype, memory_format=torch.channels_last))
+            return mu.float().contiguous(), features.float() if self.features else None
 
 
 class TritonDBSN:
@@ -73,9 +103,7 @@ class TritonDBSN:
         self._lock = threading.Lock()
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        inputs = self.config["in_channels"]
-        if x.ndim != 4 or x.shape[1] != inputs or min(x.shape) < 1:
-            raise InputError(f"teacher: got an image of shape {tuple(x.shape)}; expected [N, {inputs}, H, W], not empty")
+        _check(x, self.config["in_channels"])
         with self._lock, torch.inference_mode():
             size = self._sizes.get(x.shape) or _Size(self, x.shape)
             self._sizes[x.shape] = size

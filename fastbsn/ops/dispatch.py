@@ -19,7 +19,6 @@ from fastbsn.errors import BackendError
 
 NAMES = ("auto", "reference", "triton")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-MAX_CHANNELS = 128
 OLDEST_TRITON = (3, 6)
 _choice = "auto"
 _warned: set[str] = set()
@@ -64,8 +63,8 @@ def why_not(device: str, index: int, dtype: torch.dtype, channels: tuple[int, ..
     if dtype not in DTYPES:
         return f"{dtype} is not supported; expected one of {', '.join(map(str, DTYPES))}"
     for c in channels:
-        if c % 8 or not 0 < c <= MAX_CHANNELS:
-            return f"{c} channels; expected a multiple of 8, at most {MAX_CHANNELS}"
+        if c % 8 or c <= 0:
+            return f"{c} channels; expected a multiple of 8 above 0"
     return None
 
 
@@ -73,9 +72,9 @@ def why_not(device: str, index: int, dtype: torch.dtype, channels: tuple[int, ..
 why_not._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def use_triton(x: Tensor, *channels: int) -> bool:
-    """Whether an operation on x [N, C, H, W] with these channel counts runs through Triton."""
-    if _choice == "reference" or (_choice == "auto" and not x.is_cuda) or x.numel() == 0:
+def use_triton(x: Tensor, *channels: int, automatic: bool = True) -> bool:
+    """Whether an operation on x [N, C, H, W] with these channel counts runs through Triton; if not `automatic`, by name only."""
+    if _choice == "reference" or (_choice == "auto" and not automatic) or (_choice == "auto" and not x.is_cuda) or x.numel() == 0:
         return False
     dtype = compute_dtype(x)
     if _choice == "auto" and dtype == torch.float32:  # cuDNN is faster: the kernels have float32 for checking

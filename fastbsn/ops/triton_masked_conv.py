@@ -16,7 +16,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, k: int, relu: bool)
     flat = Flat(n, h, w, 1, k // 2)
     y = torch.empty(flat.positions, weight.shape[0], dtype=x.dtype, device=x.device)
     bias = None if bias is None else bias.float().contiguous()
-    kernels().conv2d(flat.pack(x), tap_major(weight, x.dtype), bias, flat.inside(x.device), y, flat.pitch, k, masked=True, relu=relu)
+    kernels().conv2d(flat.pack(x), tap_major(weight, x.dtype), bias, flat.inside(x.device), y, flat.pitch, k, masked=True, act=relu)
     return flat.unpack(y)
 
 

@@ -127,6 +127,7 @@ def distill(
     device: str = "cpu",
     progress: bool = True,
     header: dict[str, Any] | None = None,
+    backend: str = "auto",
 ) -> Path:
     """Train the student on stored pseudo-labels; resumes if interrupted.
 
@@ -139,12 +140,13 @@ def distill(
         init: start from this student instead of random weights; must have the same configuration.
         device: torch device name.
         header: further provenance for the weights header.
+        backend: of the network: "auto" and "reference" train through PyTorch, "triton" through the Triton kernels.
 
     Returns:
         `output`, holding "student".
 
     Raises:
-        TrainingError, InputError, Interrupted: see `fastbsn.training.loop.run`.
+        TrainingError, InputError, Interrupted: see `fastbsn.training.loop.run`. BackendError: `backend` cannot run here, with the reason.
     """
     where = torch.device(device)
     task = StudentTask(labels, config or StudentConfig(), where, loop.seed, clean)
@@ -160,4 +162,4 @@ def distill(
         "images": len(labels.images.images),
         **(header or {}),
     }
-    return run(task, loop, Path(output), where, info, progress)
+    return run(task, loop, Path(output), where, info, progress, backend=backend)

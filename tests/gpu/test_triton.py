@@ -35,7 +35,15 @@ def _nan_in_new_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("dtype", [HALF, BF16])
 @pytest.mark.parametrize(
-    ("n", "c", "o", "h", "w", "k"), [(1, 8, 8, 1, 1, 3), (2, 48, 64, 37, 53, 5), (1, 96, 96, 127, 129, 3), (3, 128, 128, 64, 31, 5)]
+    ("n", "c", "o", "h", "w", "k"),
+    [
+        (1, 8, 8, 1, 1, 3),
+        (2, 48, 64, 37, 53, 5),
+        (1, 96, 96, 127, 129, 3),
+        (3, 128, 128, 64, 31, 5),
+        (1, 160, 256, 61, 45, 5),
+        (2, 256, 160, 33, 70, 3),
+    ],
 )
 def test_masked_convolution(n, c, o, h, w, k, dtype):
     checks.check_masked_conv(n, c, o, h, w, k, dtype, DEVICE)
@@ -52,6 +60,8 @@ def test_masked_convolution(n, c, o, h, w, k, dtype):
         (1, 64, 127, 61, 1, 3, HALF),
         (2, 96, 96, 96, 1, 2, BF16),
         (1, 128, 97, 101, 1, 3, HALF),
+        (1, 160, 65, 83, 2, 2, HALF),
+        (2, 256, 48, 51, 1, 3, BF16),
     ],
 )
 def test_modules(kind, n, c, h, w, modules, d, dtype):
@@ -60,34 +70,36 @@ def test_modules(kind, n, c, h, w, modules, d, dtype):
 
 @pytest.mark.parametrize("i", range(60))
 def test_random_shapes(i):
-    checks.check_random(1000 * SEED + i, DEVICE, largest=130, widest=128)
+    checks.check_random(1000 * SEED + i, DEVICE, largest=130, widest=160)
 
 
 @pytest.mark.parametrize("kind", ["residual", "mdc"])
 def test_a_module_on_phases_of_different_extent(kind):
-    checks.check_module_on_phases(kind, 2, 96, 50, 73, 3, HALF, DEVICE)
+    for c in (96, 160):
+        checks.check_module_on_phases(kind, 2, c, 50, 73, 3, HALF, DEVICE)
 
 
-@pytest.mark.parametrize("c", [24, 48, 64, 96, 128])
+@pytest.mark.parametrize("c", [24, 48, 64, 96, 128, 160, 256])
 def test_memory(c):
     checks.check_memory(c, c, Flat(2, 37, 29, 2, 2), 5, HALF, DEVICE)
 
 
-@pytest.mark.parametrize(("variant", "c"), [("light", 128), ("paper", 96), ("light", 48), ("paper", 64)])
+@pytest.mark.parametrize(("variant", "c"), [("light", 128), ("paper", 96), ("light", 48), ("paper", 64), ("light", 256), ("paper", 160)])
 @pytest.mark.parametrize("features", [True, False])
 @pytest.mark.parametrize("dtype", [HALF, BF16])
 def test_prepared_teacher(variant, c, features, dtype):
     checks.check_teacher(variant, c, 2, (2, 3, 61, 83), dtype, features, DEVICE)
 
 
+@pytest.mark.parametrize("c", [48, 160])
 @pytest.mark.parametrize("variant", ["light", "paper"])
-def test_blind_spot(variant):
-    checks.check_blind_spot(variant, 48, 11, HALF, DEVICE)
+def test_blind_spot(variant, c):
+    checks.check_blind_spot(variant, c, 11, HALF, DEVICE)
 
 
-@pytest.mark.parametrize("variant", ["light", "paper"])
-def test_hundred_repeats_are_bit_equal(variant):
-    net = triton.prepare(checks.random_teacher(variant, 96, 2).to(DEVICE), torch.device(DEVICE), BF16)
+@pytest.mark.parametrize(("variant", "c"), [("light", 96), ("paper", 96), ("paper", 160)])
+def test_hundred_repeats_are_bit_equal(variant, c):
+    net = triton.prepare(checks.random_teacher(variant, c, 2).to(DEVICE), torch.device(DEVICE), BF16)
     x = torch.rand(1, 3, 200, 300, device=DEVICE)
     checks.check_repeats(lambda: net(x)[1], 100)
 
@@ -128,10 +140,10 @@ def test_threads_and_streams_do_not_mix_results():
     assert not wrong
 
 
-@pytest.mark.parametrize("variant", ["light", "paper"])
-def test_whole_training_step_in_a_cuda_graph(variant):
+@pytest.mark.parametrize(("variant", "c"), [("light", 48), ("paper", 48), ("light", 160), ("paper", 160)])
+def test_whole_training_step_in_a_cuda_graph(variant, c):
     """Forward, backward and optimizer replayed; the loss falls as it does launched one by one."""
-    net = checks.random_teacher(variant, 48, 1).to(DEVICE).requires_grad_(True)
+    net = checks.random_teacher(variant, c, 1).to(DEVICE).requires_grad_(True)
     start = {k: v.clone() for k, v in net.state_dict().items()}
     y = torch.rand(2, 3, 48, 48, device=DEVICE)
 

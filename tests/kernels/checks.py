@@ -252,7 +252,7 @@ def random_teacher(variant: str, c: int, modules: int, inputs: int = 3) -> DBSN:
 def check_teacher(variant: str, c: int, modules: int, shape: tuple[int, ...], dtype: torch.dtype, features: bool, device: str) -> None:
     """The whole prepared network against float64."""
     net, x = random_teacher(variant, c, modules, shape[1]).to(device), torch.rand(shape, device=device)
-    mu, got = triton.TritonDBSN(net, torch.device(device), dtype, features)(x)
+    mu, got = triton.plan(net, torch.device(device), dtype, features)(x)
     exact = copy.deepcopy(net).double()(x.double())
     with ops.backend("reference"):
         own = net.to(dtype)(x.to(dtype))
@@ -268,7 +268,7 @@ def check_blind_spot(variant: str, c: int, size: int, dtype: torch.dtype, device
     x = torch.rand(size * size, 1, size, size, device=device)
     p = torch.arange(size * size, device=device)
     x.view(size * size, -1)[p, p] = math.nan
-    mu, features = triton.TritonDBSN(net, torch.device(device), dtype, True)(x)
+    mu, features = triton.plan(net, torch.device(device), dtype, True)(x)
     assert features is not None
     for name, y in (("mu", mu), ("features", features)):
         values = y.flatten(2)[p, :, p]

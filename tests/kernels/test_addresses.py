@@ -50,7 +50,7 @@ def test_convolution(monkeypatch, tma):
     inside[-BLOCK:] = 1
     w = torch.randn(128, 128).half()
     sizes = dict(P=rows, pitch=0)
-    empty = dict(b_ptr=None, gate=None, residual=None, sums_ptr=None)
+    empty = dict.fromkeys(("x2", "w2", "b_ptr", "gate", "residual", "sums_ptr"))
     call = conv.conv_call(Config(BLOCK, 64, 4, 2), 128, 128, 1)
     run_block(monkeypatch, rows // BLOCK - 1, call, tma, x=x, w=w, inside_ptr=inside, y=y, **sizes, **empty)
     torch.testing.assert_close(y[-BLOCK:].float(), x[-BLOCK:].float() @ w.float(), rtol=2e-3, atol=2e-2)

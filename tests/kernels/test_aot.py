@@ -14,43 +14,55 @@ from torch import Tensor
 
 from fastbsn import ops
 from fastbsn.backends import triton
-from fastbsn.kernels import aot, inference, launch, tuning
+from fastbsn.kernels import aot, inference, launch, shipped, student, tuning
 from fastbsn.kernels.call import Config
+from fastbsn.nets import UNet
 from tests.kernels import checks
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.uint8: "u8", torch.int32: "i32"}
 SAMPLE = """
 import sys
-from fastbsn.kernels import aot
+from fastbsn.kernels import aot, shipped
 rows = []
-for item in aot.shipped("sm_90", {"light": (96,), "paper": (96,)}):
+for item in shipped.shipped("sm_90", {"light": (96,), "paper": (96,)}):
     if item.name in ("residual", "wgrad", "mdc rest"):
         rows.append(aot.check(item, "sm_90", "fp16"))
 aot.write_json(sys.argv[1], rows)
 """
 
 
+def launch_student() -> None:
+    with ops.backend("triton"):
+        UNet(3, 48, 3).half().residual(torch.rand(1, 3, 8, 8).half()).sum().backward()
+
+
+def launch_everything(c: int) -> None:
+    for variant in ("light", "paper"):
+        for features in (True, False):
+            net = triton.plan(checks.random_teacher(variant, c, 1), torch.device("cpu"), torch.float16, features)
+            net(torch.rand(1, 3, 4, 4))
+    x = torch.randn(1, c, 4, 4).half()
+    with ops.backend("triton"):
+        for kind in ("residual", "mdc"):
+            params = [[p.requires_grad_() for p in pair] for pair in checks.random_module(c, kind, "cpu", torch.float16)]
+            checks.SINGLE[kind](x.clone().requires_grad_(), params, 2).sum().backward()
+        for k in (3, 5):
+            weight = torch.randn(c, c, k * k - 1).half()
+            ops.masked_conv2d(x.clone().requires_grad_(), weight, torch.randn(c)).sum().backward()
+
+
 def test_what_is_compiled_is_what_is_launched(monkeypatch):
     """Every launch has a shipped item with the same kernel, compile-time constants, absent operands and element types."""
     launched = []
-    for module in (launch, inference):
+    for module in (launch, inference, student):
         monkeypatch.setattr(module, "launch", lambda call, grid, tma, **arguments: launched.append((call, arguments)))
-    x, masked = torch.randn(1, 16, 4, 4), {k: torch.randn(16, 16, k * k - 1) for k in (3, 5)}
     with tuning.forced(all=Config(32, 16, 4, 2)):
-        items = list(aot.shipped("sm_90", {"light": (16,), "paper": (16,)}))
-        for variant in ("light", "paper"):
-            for features in (True, False):
-                net = triton.TritonDBSN(checks.random_teacher(variant, 16, 1), torch.device("cpu"), torch.float16, features)
-                net(torch.rand(1, 3, 4, 4))
-        for kind in ("residual", "mdc"):
-            params = [[p.requires_grad_() for p in pair] for pair in checks.random_module(16, kind, "cpu", torch.float16)]
-            with ops.backend("triton"):
-                checks.SINGLE[kind](x.half().requires_grad_(), params, 2).sum().backward()
-        for weight in masked.values():
-            with ops.backend("triton"):
-                ops.masked_conv2d(x.half().requires_grad_(), weight.half(), torch.randn(16)).sum().backward()
-    assert len({call.kernel.__name__ for call, _ in launched}) == 10
+        items = list(shipped.shipped("sm_90", {"light": (16, 136), "paper": (16, 136)}))
+        launch_student()
+        for c in (16, 136):
+            launch_everything(c)
+    assert len({call.kernel.__name__ for call, _ in launched}) == 14
     for call, arguments in launched:
         absent = {name for name, value in arguments.items() if value is None}
         wanted = (call.kernel, call.constants, call.blocks, absent)

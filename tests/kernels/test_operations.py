@@ -25,6 +25,8 @@ HALF, BF16, FULL = torch.float16, torch.bfloat16, torch.float32
         (1, 16, 16, 14, 16, 3, FULL),  # 255 positions: one less than the blocks hold
         (1, 8, 8, 15, 15, 3, HALF),  # 256 positions
         (2, 8, 16, 11, 10, 3, BF16),  # 264 positions
+        (1, 136, 144, 3, 4, 3, HALF),  # columns in two blocks
+        (1, 8, 136, 4, 3, 3, FULL),
     ],
 )
 def test_masked_convolution(n, c, o, h, w, k, dtype):
@@ -39,6 +41,8 @@ def test_masked_convolution(n, c, o, h, w, k, dtype):
         (1, 16, 13, 17, 2, 3, FULL),
         (1, 48, 9, 6, 1, 3, BF16),
         (1, 16, 30, 30, 1, 2, HALF),  # d divides
+        (1, 136, 3, 4, 2, 2, FULL),  # from here on layer by layer
+        (1, 144, 3, 4, 1, 3, HALF),
     ],
 )
 def test_residual_modules(n, c, h, w, modules, d, dtype):
@@ -47,15 +51,23 @@ def test_residual_modules(n, c, h, w, modules, d, dtype):
 
 @pytest.mark.parametrize(
     ("n", "c", "h", "w", "modules", "d", "dtype"),
-    [(1, 8, 1, 1, 1, 3, FULL), (2, 16, 7, 5, 2, 2, HALF), (1, 24, 5, 11, 1, 3, FULL), (1, 8, 6, 4, 1, 2, BF16)],
+    [
+        (1, 8, 1, 1, 1, 3, FULL),
+        (2, 16, 7, 5, 2, 2, HALF),
+        (1, 24, 5, 11, 1, 3, FULL),
+        (1, 8, 6, 4, 1, 2, BF16),
+        (1, 136, 3, 4, 2, 2, HALF),
+        (1, 144, 3, 4, 1, 3, FULL),
+    ],
 )
 def test_mdc_modules(n, c, h, w, modules, d, dtype):
     checks.check_body("mdc", n, c, h, w, modules, d, dtype, DEVICE)
 
 
+@pytest.mark.parametrize("c", [16, 136])
 @pytest.mark.parametrize("kind", ["residual", "mdc"])
-def test_a_module_on_phases_of_different_extent(kind):
-    checks.check_module_on_phases(kind, 1, 16, 7, 8, 3, HALF, DEVICE)
+def test_a_module_on_phases_of_different_extent(kind, c):
+    checks.check_module_on_phases(kind, 1, c, 7, 8, 3, HALF, DEVICE)
 
 
 @pytest.mark.parametrize("tma", [True, False])

@@ -27,16 +27,18 @@ WHERE = torch.device(DEVICE)
         ("paper", 8, 1, (1, 1, 2, 3), torch.float32, False),
         ("paper", 16, 2, (1, 3, 8, 7), torch.float16, True),
         ("paper", 8, 1, (2, 8, 5, 4), torch.float16, False),
+        ("light", 136, 1, (1, 3, 3, 4), torch.float16, True),
+        ("paper", 136, 1, (1, 1, 4, 3), torch.bfloat16, False),
     ],
 )
 def test_prepared_teacher(variant, c, modules, shape, dtype, features):
     checks.check_teacher(variant, c, modules, shape, dtype, features, DEVICE)
 
 
-@pytest.mark.parametrize("variant", ["light", "paper"])
-def test_blind_spot(variant):
-    with tuning.forced(all=Config(256, 16, 8, 2)) if DEVICE == "cpu" else nullcontext():
-        checks.check_blind_spot(variant, 8, 4, torch.float16, DEVICE)
+@pytest.mark.parametrize(("variant", "c"), [("light", 8), ("paper", 8), ("light", 136)])
+def test_blind_spot(variant, c):
+    with tuning.forced(all=Config(256, min(2 * c, 64), 8, 2)) if DEVICE == "cpu" else nullcontext():
+        checks.check_blind_spot(variant, c, 4, torch.float16, DEVICE)
 
 
 def test_other_sizes_and_repeats_use_their_own_buffers(monkeypatch):
@@ -61,6 +63,7 @@ def test_refusals():
     assert "the image has 32 channels" in why_not(DBSN(32, 32, 1))
     with pytest.raises(BackendError, match="'triton'.*UNet"):
         triton.prepare(UNet(), WHERE, torch.bfloat16)
-    net = triton.prepare(DBSN(3, 16, 1), WHERE, torch.float16)
-    with pytest.raises(InputError, match=r"\(1, 4, 8, 8\).*\[N, 3, H, W\]"):
-        net(torch.rand(1, 4, 8, 8, device=DEVICE))
+    for c in (16, 136):
+        net = triton.prepare(DBSN(3, c, 1), WHERE, torch.float16)
+        with pytest.raises(InputError, match=r"\(1, 4, 8, 8\).*\[N, 3, H, W\]"):
+            net(torch.rand(1, 4, 8, 8, device=DEVICE))

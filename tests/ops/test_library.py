@@ -90,7 +90,9 @@ def test_chosen_automatically_it_falls_back_with_one_warning(monkeypatch):
 def test_reasons(monkeypatch):
     why = dispatch.why_not
     assert "float64" in why(DEVICE, 0, torch.float64, (8,))
-    assert "136 channels" in why(DEVICE, 0, torch.float32, (136,))
+    assert "132 channels; expected a multiple of 8" in why(DEVICE, 0, torch.float32, (132,))
+    assert "0 channels" in why(DEVICE, 0, torch.float32, (8, 0))
+    assert why(DEVICE, 0, torch.float32, (1024, 8)) is None
     monkeypatch.setattr(dispatch.metadata, "version", lambda _: "3.5.1")
     assert "triton 3.5.1 is installed; expected 3.6 or later" in why(DEVICE, 0, torch.float32, (8,))
 

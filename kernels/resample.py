@@ -1,0 +1,140 @@
+"""2x2 max pooling and nearest upsampling between two levels of a U-Net in the layout [P, C], forward and backward.
+
+A level has images of h x w pixels, one zero column behind each row and one zero row below each image; the finer level has twice the
+pixels each way. The backward kernels also go through the LeakyReLU of the convolution in front, and sum up its bias gradient.
+"""
+
+import triton
+import triton.language as tl
+
+from fastbsn.kernels.call import Call, Config, column_block
+
+CONFIG = Config(32, 16, 4, 1)  # bound by memory, whatever the block
+
+
+@triton.jit
+def _pixel(p, images, h, w):
+    """(image, row, column) of position p at a level of h x w pixels, and whether there is a pixel."""
+    image, i, j = p // ((h + 1) * (w + 1)), p // (w + 1) % (h + 1), p % (w + 1)
+    return image, i, j, (image < images) & (i < h) & (j < w)
+
+
+@triton.jit
+def _place(image, i, j, h, w, C: tl.constexpr):
+    """Offset of a pixel's row of C values, [BLOCK, 1]."""
+    return (((image.to(tl.int64) * (h + 1) + i) * (w + 1) + j) * C)[:, None]
+
+
+@triton.jit
+def _sum_columns(values, sums_ptr, c, C: tl.constexpr):
+    tl.store(sums_ptr + tl.program_id(0).to(tl.int64) * C + c, tl.sum(values, 0)[None, :], mask=c < C)
+
+
+@triton.jit
+def pool_kernel(
+    x_ptr,  # [fine P, C]
+    y_ptr,  # [P, C]
+    images,
+    h,  # pixels of the coarse level
+    w,
+    C: tl.constexpr,
+    BLOCK: tl.constexpr,
+    N: tl.constexpr,
+):
+    """y = the largest of four pixels of x."""
+    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    c = tl.program_id(1) * N + tl.arange(0, N)[None, :]
+    image, i, j, inside = _pixel(p, images, h, w)
+    known = inside[:, None] & (c < C)
+    at = x_ptr + _place(image, 2 * i, 2 * j, 2 * h, 2 * w, C) + c
+    below = at + (2 * w + 1) * C
+    top = tl.maximum(tl.load(at, known, 0.0), tl.load(at + C, known, 0.0), propagate_nan=tl.PropagateNan.ALL)
+    bottom = tl.maximum(tl.load(below, known, 0.0), tl.load(below + C, known, 0.0), propagate_nan=tl.PropagateNan.ALL)
+    largest = tl.maximum(top, bottom, propagate_nan=tl.PropagateNan.ALL)
+    tl.store(y_ptr + p.to(tl.int64)[:, None] * C + c, largest, mask=c < C)
+
+
+@triton.jit
+def pool_backward_kernel(
+    x_ptr,  # [fine P, C] what was pooled: LeakyReLU(z)
+    y_ptr,  # [P, C] the result
+    dy_ptr,  # [P, C]
+    dz_ptr,  # [fine P, C], written
+    sums_ptr,  # [blocks, C] fp32: column sums of dz
+    images,
+    h,  # pixels of the coarse level
+    w,
+    C: tl.constexpr,
+    SLOPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    N: tl.constexpr,
+):
+    """The first of four equal pixels takes the gradient, as in PyTorch."""
+    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    c = tl.program_id(1) * N + tl.arange(0, N)[None, :]
+    image, i, j, inside = _pixel(p, images, 2 * h, 2 * w)
+    known = inside[:, None] & (c < C)
+    coarse = _place(image, i // 2, j // 2, h, w, C) + c
+    largest, d = tl.load(y_ptr + coarse, known, 0.0), tl.load(dy_ptr + coarse, known, 0.0).to(tl.float32)
+    own = tl.load(x_ptr + p.to(tl.int64)[:, None] * C + c, known, 0.0)
+    order = (i % 2 * 2 + j % 2)[:, None]
+    corner = x_ptr + _place(image, i // 2 * 2, j // 2 * 2, 2 * h, 2 * w, C) + c
+    takes = own == largest
+    for k in tl.static_range(3):
+        earlier = tl.load(corner + (k // 2 * (2 * w + 1) + k % 2) * C, known & (k < order), 0.0)
+        takes = takes & ((k >= order) | (earlier != largest))
+    d = tl.where(takes & known, tl.where(own <= 0, SLOPE * d, d), 0.0)
+    tl.store(dz_ptr + p.to(tl.int64)[:, None] * C + c, d.to(dz_ptr.dtype.element_ty), mask=c < C)
+    _sum_columns(d, sums_ptr, c, C)
+
+
+@triton.jit
+def upsample_kernel(
+    x_ptr,  # [P, C]
+    y_ptr,  # [fine P, C], written
+    images,
+    h,  # pixels of the coarse level
+    w,
+    C: tl.constexpr,
+    BLOCK: tl.constexpr,
+    N: tl.constexpr,
+):
+    """Each pixel four times."""
+    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    c = tl.program_id(1) * N + tl.arange(0, N)[None, :]
+    image, i, j, inside = _pixel(p, images, 2 * h, 2 * w)
+    x = tl.load(x_ptr + _place(image, i // 2, j // 2, h, w, C) + c, inside[:, None] & (c < C), 0.0)
+    tl.store(y_ptr + p.to(tl.int64)[:, None] * C + c, x, mask=c < C)
+
+
+@triton.jit
+def upsample_backward_kernel(
+    x_ptr,  # [P, C] what was upsampled: LeakyReLU(z)
+    dy_ptr,  # [fine P, C]
+    dz_ptr,  # [P, C], written
+    sums_ptr,  # [blocks, C] fp32: column sums of dz
+    images,
+    h,  # pixels of the coarse level
+    w,
+    C: tl.constexpr,
+    SLOPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    N: tl.constexpr,
+):
+    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    c = tl.program_id(1) * N + tl.arange(0, N)[None, :]
+    image, i, j, inside = _pixel(p, images, h, w)
+    known = inside[:, None] & (c < C)
+    at = dy_ptr + _place(image, 2 * i, 2 * j, 2 * h, 2 * w, C) + c
+    d = tl.zeros([BLOCK, N], tl.float32)
+    for k in tl.static_range(4):
+        d += tl.load(at + (k // 2 * (2 * w + 1) + k % 2) * C, known, 0.0)
+    own = tl.load(x_ptr + p.to(tl.int64)[:, None] * C + c, known, 0.0)
+    d = tl.where(own <= 0, SLOPE * d, d)
+    tl.store(dz_ptr + p.to(tl.int64)[:, None] * C + c, d.to(dz_ptr.dtype.element_ty), mask=c < C)
+    _sum_columns(d, sums_ptr, c, C)
+
+
+def resample_call(kernel: triton.JITFunction, c: int, slope: float | None = None) -> Call:
+    sizes = dict(C=c, BLOCK=CONFIG.block, N=column_block(c))
+    return Call(kernel, CONFIG, {}, sizes if slope is None else sizes | dict(SLOPE=slope))
