@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fastbsn.training import ImageSet, LoopConfig, StudentConfig, distill
 from tests.conftest import SEED
 from tests.kernels import checks, student_checks
 from tests.kernels.interpreter import DEVICE
+from tests.kernels.test_training import check_curves
 from tests.reliability.numbers import cases
 
 HALF, BF16, FULL = torch.float16, torch.bfloat16, torch.float32
@@ -79,16 +81,14 @@ def test_only_by_name(monkeypatch):
     assert not ops.dispatch.use_triton(torch.rand(1, 3, 4, 4).half(), automatic=False)
 
 
-def test_the_training_loop_follows_the_reference(tmp_path):
+def test_the_training_loop_follows_the_reference(tmp_path, monkeypatch):
+    """`distill` itself, a minute of it in a full run."""
     rng = np.random.default_rng(0)
     images = ImageSet.from_arrays([np.clip(0.5 + 0.1 * rng.standard_normal((16, 16, 3)), 0, 1).astype(np.float32) for _ in range(4)])
     labels = LabelSet(images, [0.1] * 4, [0.02] * 4, "gaussian", noisy=images, digest="x")
-    steps, curves = cases("one minute of student training, steps"), []
-    for backend in ("triton", "reference"):
-        output = tmp_path / f"{backend}.safetensors"
+
+    def run(output: Path, loop: LoopConfig, backend: str) -> None:
         config = StudentConfig(channels=6, depth=1, batch=2, crop=8)
-        distill(labels, output, LoopConfig(steps=steps, log_steps=2), config, device=DEVICE, progress=False, backend=backend)
-        curves.append(np.loadtxt(tmp_path / f"{backend}.safetensors.run/log.csv", delimiter=",", skiprows=1)[:, 2])
-    ours, theirs = curves
-    assert len(ours) == steps // 2 and np.isfinite(ours).all() and ours[-1] < ours[0]
-    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+        distill(labels, output, loop, config, device=DEVICE, progress=False, backend=backend)
+
+    check_curves(run, cases("one minute of training, steps"), tmp_path, monkeypatch)

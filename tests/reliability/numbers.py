@@ -20,7 +20,6 @@ CASES = {  # goal: (normal run, full)
     "G6 images with non-finite pixels": (100, 1000),
     "G17 repeats": (100, 100),
     "one minute of training, steps": (12, 120),
-    "one minute of student training, steps": (12, 240),
     "student shapes": (6, 60),
 }
 
