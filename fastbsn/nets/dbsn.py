@@ -156,7 +156,7 @@ class DBSN(nn.Module):
         """He initialization, so that the signal keeps its size through many ReLUs and skips.
 
         Residual modules start as the identity. An MDC module cannot (a ReLU behind zero weights never learns): its join starts small.
-        With He's size, eight modules of 32 channels began at 20 times the input; six of 48 were 0.6 dB behind after 300 steps.
+        With He's size, eight modules of 32 channels began at 20 times the input and were 1.4 dB behind after 300 steps.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
