@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,7 +13,7 @@ import pytest
 import tifffile
 import torch
 
-from fastbsn import Denoiser
+from fastbsn import Denoiser, __version__
 from fastbsn.cli import main
 from fastbsn.io.weights import load_networks, save_networks
 from fastbsn.nets import UNet
@@ -181,3 +183,8 @@ def test_help_names_every_command(capsys):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert all(name in text for name in ("denoise", "fit", "train", "label", "distill", "evaluate", "simulate", "export", "tune", "info"))
+
+
+def test_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "fastbsn", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"fastbsn {__version__}\n"

@@ -1,0 +1,8 @@
+"""`python -m fastbsn` is the `fastbsn` command."""
+
+import sys
+
+from fastbsn.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
