@@ -50,7 +50,8 @@ def conv_kernel(
     if ACT:
         acc = leaky(acc, SLOPE)
     if gate is not None:
-        acc = tl.where(blocks(gate, P, CO, BLOCK, N).load([row, column]) <= 0, SLOPE * acc, acc)
+        off = 0.0 if SLOPE == 0 else SLOPE * acc  # not 0 * acc: an infinite sum would become NaN
+        acc = tl.where(blocks(gate, P, CO, BLOCK, N).load([row, column]) <= 0, off, acc)
     if residual is not None:
         acc += blocks(residual, P, CO, BLOCK, N).load([row, column])
     acc = tl.where(is_inside(inside_ptr, row, BLOCK), acc, 0.0)

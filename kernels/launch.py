@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -179,7 +179,7 @@ def _programs(x: Tensor) -> int:
     return 64 if INTERPRETER else 2 * torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
-@lru_cache(256)
+@cache  # for good: a captured CUDA graph may be reading one
 def _table(device: torch.device, products: tuple[tuple[int, int], ...]) -> Tensor:
     return torch.tensor(wgrad.pairs(list(products)), dtype=torch.int32, device=device)
 

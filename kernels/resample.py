@@ -10,6 +10,7 @@ import triton.language as tl
 from fastbsn.kernels.call import Call, Config, column_block
 
 CONFIG = Config(32, 16, 4, 1)  # bound by memory, whatever the block
+SIZES = ("images", "h", "w")  # not worth a compilation of their own where they are 1 or a multiple of 16
 
 
 @triton.jit
@@ -30,7 +31,7 @@ def _sum_columns(values, sums_ptr, c, C: tl.constexpr):
     tl.store(sums_ptr + tl.program_id(0).to(tl.int64) * C + c, tl.sum(values, 0)[None, :], mask=c < C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def pool_kernel(
     x_ptr,  # [fine P, C]
     y_ptr,  # [P, C]
@@ -47,14 +48,14 @@ def pool_kernel(
     image, i, j, inside = _pixel(p, images, h, w)
     known = inside[:, None] & (c < C)
     at = x_ptr + _place(image, 2 * i, 2 * j, 2 * h, 2 * w, C) + c
-    below = at + (2 * w + 1) * C
+    below = x_ptr + _place(image, 2 * i + 1, 2 * j, 2 * h, 2 * w, C) + c
     top = tl.maximum(tl.load(at, known, 0.0), tl.load(at + C, known, 0.0), propagate_nan=tl.PropagateNan.ALL)
     bottom = tl.maximum(tl.load(below, known, 0.0), tl.load(below + C, known, 0.0), propagate_nan=tl.PropagateNan.ALL)
     largest = tl.maximum(top, bottom, propagate_nan=tl.PropagateNan.ALL)
     tl.store(y_ptr + p.to(tl.int64)[:, None] * C + c, largest, mask=c < C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def pool_backward_kernel(
     x_ptr,  # [fine P, C] what was pooled: LeakyReLU(z)
     y_ptr,  # [P, C] the result
@@ -78,17 +79,17 @@ def pool_backward_kernel(
     largest, d = tl.load(y_ptr + coarse, known, 0.0), tl.load(dy_ptr + coarse, known, 0.0).to(tl.float32)
     own = tl.load(x_ptr + p.to(tl.int64)[:, None] * C + c, known, 0.0)
     order = (i % 2 * 2 + j % 2)[:, None]
-    corner = x_ptr + _place(image, i // 2 * 2, j // 2 * 2, 2 * h, 2 * w, C) + c
     takes = own == largest
     for k in tl.static_range(3):
-        earlier = tl.load(corner + (k // 2 * (2 * w + 1) + k % 2) * C, known & (k < order), 0.0)
+        at = x_ptr + _place(image, i // 2 * 2 + k // 2, j // 2 * 2 + k % 2, 2 * h, 2 * w, C) + c
+        earlier = tl.load(at, known & (k < order), 0.0)
         takes = takes & ((k >= order) | (earlier != largest))
     d = tl.where(takes & known, tl.where(own <= 0, SLOPE * d, d), 0.0)
     tl.store(dz_ptr + p.to(tl.int64)[:, None] * C + c, d.to(dz_ptr.dtype.element_ty), mask=c < C)
     _sum_columns(d, sums_ptr, c, C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def upsample_kernel(
     x_ptr,  # [P, C]
     y_ptr,  # [fine P, C], written
@@ -107,7 +108,7 @@ def upsample_kernel(
     tl.store(y_ptr + p.to(tl.int64)[:, None] * C + c, x, mask=c < C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def upsample_backward_kernel(
     x_ptr,  # [P, C] what was upsampled: LeakyReLU(z)
     dy_ptr,  # [fine P, C]
@@ -125,10 +126,9 @@ def upsample_backward_kernel(
     c = tl.program_id(1) * N + tl.arange(0, N)[None, :]
     image, i, j, inside = _pixel(p, images, h, w)
     known = inside[:, None] & (c < C)
-    at = dy_ptr + _place(image, 2 * i, 2 * j, 2 * h, 2 * w, C) + c
     d = tl.zeros([BLOCK, N], tl.float32)
     for k in tl.static_range(4):
-        d += tl.load(at + (k // 2 * (2 * w + 1) + k % 2) * C, known, 0.0)
+        d += tl.load(dy_ptr + _place(image, 2 * i + k // 2, 2 * j + k % 2, 2 * h, 2 * w, C) + c, known, 0.0)
     own = tl.load(x_ptr + p.to(tl.int64)[:, None] * C + c, known, 0.0)
     d = tl.where(own <= 0, SLOPE * d, d)
     tl.store(dz_ptr + p.to(tl.int64)[:, None] * C + c, d.to(dz_ptr.dtype.element_ty), mask=c < C)

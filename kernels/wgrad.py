@@ -12,7 +12,7 @@ from fastbsn.kernels.call import Call, Config, column_block
 from fastbsn.kernels.tiles import blocks
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("x_rows", "z_rows", "entries", "per_split", "total"))
 def wgrad_kernel(
     x,  # [x_rows, C]
     z,  # [z_rows, CO], zero outside the image

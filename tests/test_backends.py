@@ -304,6 +304,6 @@ def test_reference_backend_runs_the_references(monkeypatch):
 
     seen = []
     original = dispatch.use_triton
-    monkeypatch.setattr("fastbsn.ops.masked_conv.use_triton", lambda x, *c: seen.append(dispatch._choice) or original(x, *c))
+    monkeypatch.setattr("fastbsn.ops.masked_conv.use_triton", lambda x, *c: seen.append(dispatch._choice.name) or original(x, *c))
     select(DBSN(1, 8, 1, "light"), device="cpu", backend="reference")(torch.rand(1, 1, 9, 9))
     assert seen and set(seen) == {"reference"}

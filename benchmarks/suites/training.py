@@ -1,4 +1,8 @@
-"""One training step without the optimizer: loss and gradients of all weights, on 96 x 96 crops."""
+"""One training step without the optimizer: loss and gradients of all weights, on 96 x 96 crops.
+
+On a GPU the training loop captures its step in a CUDA graph, so the versions that decide are those with "graph": launched one by one,
+a step of hundreds of small operations shows the speed of the host.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.images import noisy_batches
-from benchmarks.measure import Case, Subject, Version
+from benchmarks.measure import Case, Subject, Unavailable, Version
 from benchmarks.rewrites import on_ops
 from benchmarks.subjects import flop_per_pixel, student, teacher
 from benchmarks.timing import Run
+from fastbsn.training.step import WARM_UP
 
 CROP, CHANNELS = 96, 3
 BATCH = {"tiny": 1, "cpu": 4, "gpu": 8, "full": 32}
@@ -35,13 +40,42 @@ def _gradients(net: nn.Module, forward: Callable[[Tensor], Any], dtype: torch.dt
     return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
 
 
+def _captured(run: Run, device: torch.device) -> Run:
+    """`run` in a CUDA graph, made by the first call as `fastbsn.training.step` makes it."""
+    made: list[tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = []
+
+    def capture(y: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        x, graph, stream = y.clone(), torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                run(x)
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.graph(graph):
+            gradients = run(x)
+        return graph, x, gradients
+
+    def replay(y: Tensor) -> Tensor:
+        if not made:
+            made.append(capture(y))
+        graph, x, gradients = made[0]
+        x.copy_(y)
+        graph.replay()
+        return gradients
+
+    return replay
+
+
 def _maker(
-    dtype: torch.dtype, layout: torch.memory_format, ours: bool = False, mode: str | None = None
+    dtype: torch.dtype, layout: torch.memory_format, ours: bool = False, mode: str | None = None, graph: bool = False
 ) -> Callable[[Any, torch.device], Run]:
     def make(net: nn.Module, device: torch.device) -> Run:
+        if graph and device.type != "cuda":
+            raise Unavailable("needs a GPU: a CUDA graph")
         copied = copy.deepcopy(net).to(device, memory_format=layout).train().requires_grad_(True)
         run = partial(_gradients, copied, torch.compile(copied, mode=mode, dynamic=False) if mode else copied, dtype)
-        return on_ops("triton" if ours else "reference", run)
+        run = on_ops("triton" if ours else "reference", run)
+        return _captured(run, device) if graph else run
 
     return make
 
@@ -61,6 +95,8 @@ def cases(scale: str) -> Sequence[Case]:
         "eager bf16": Version(_maker(torch.bfloat16, torch.channels_last), "bfloat16", True),
         "compile bf16": Version(_maker(torch.bfloat16, torch.channels_last, mode="max-autotune-no-cudagraphs"), "bfloat16", True),
         "fastbsn bf16": Version(_maker(torch.bfloat16, torch.channels_last, ours=True), "bfloat16"),
+        "eager bf16, graph": Version(_maker(torch.bfloat16, torch.channels_last, graph=True), "bfloat16", True),
+        "fastbsn bf16, graph": Version(_maker(torch.bfloat16, torch.channels_last, ours=True, graph=True), "bfloat16"),
     }
     names, batch = ["student"] if scale == "tiny" else list(NETS), BATCH[scale]
     shape = f"{batch} x {CROP} x {CROP}"

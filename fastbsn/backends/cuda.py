@@ -125,6 +125,9 @@ class CudaUNet:
             if torch.cuda.is_current_stream_capturing():  # a graph of the caller gets an arena in its own memory
                 return self._launch(plan.network, x, torch.empty(plan.network.arena_bytes, dtype=torch.uint8, device=self.device))
             self._grow(plan.network.arena_bytes)
+            if len(self._plans) > PLANS:
+                self._done.synchronize()  # the graph that goes may be running on another stream
+                self._plans.popitem(last=False)
             stream.wait_event(self._done)  # the arena is in use until then
             y = plan.replay(x) if plan.graph is not None else self._launch(plan.network, x, self._arena)
             self._done.record(stream)
@@ -169,8 +172,6 @@ class CudaUNet:
         plan = self._plans.get(key) or _Plan(self._network(x.shape[0], x.shape[2], x.shape[3]))
         self._plans[key] = plan
         self._plans.move_to_end(key)
-        if len(self._plans) > PLANS:
-            self._plans.popitem(last=False)
         return plan
 
     def _grow(self, arena_bytes: int) -> None:

@@ -30,7 +30,6 @@ from fastbsn.ops.modules import pointwise_matrices
 SIZES = 4  # image sizes remembered
 LIMIT = 2**31 - 2**10  # rows of an array: coordinates are 32 bits, addresses 64
 MAX_IN_CHANNELS = 31
-_operations = threading.Lock()  # the choice of operations is one for the process
 
 
 def why_not(net: nn.Module, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -86,7 +85,7 @@ class WideDBSN:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         _check(x, self.net.config["in_channels"])
-        with _operations, torch.inference_mode(), dispatch.backend("triton"):
+        with torch.inference_mode(), dispatch.backend("triton"):
             mu, features = self.net(x.to(self.device, self.dtype, memory_format=torch.channels_last))
             return mu.float().contiguous(), features.float() if self.features else None
 

@@ -7,6 +7,7 @@ with ops.backend("reference"): ...
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +21,21 @@ from fastbsn.errors import BackendError
 NAMES = ("auto", "reference", "triton")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 OLDEST_TRITON = (3, 6)
-_choice = "auto"
+
+
+class _Choice(threading.local):
+    """Of each thread: contexts that overlap in two threads would otherwise restore each other's choice."""
+
+    name = "auto"
+
+
+_choice = _Choice()
 _warned: set[str] = set()
 
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Choose the implementation of every operation in this process while the context is open.
+    """Choose the implementation of every operation of this thread while the context is open.
 
     Args:
         name: "auto" (Triton for 16-bit CUDA tensors it can run, else the reference, with one warning), "reference" or "triton".
@@ -34,14 +43,13 @@ def backend(name: str) -> Iterator[None]:
     Raises:
         BackendError: an unknown name; inside the context, an operation that Triton cannot run.
     """
-    global _choice
     if name not in NAMES:
         raise BackendError(f"backend={name!r} of the operations is unknown; expected one of {', '.join(NAMES)}")
-    before, _choice = _choice, name
+    before, _choice.name = _choice.name, name
     try:
         yield
     finally:
-        _choice = before
+        _choice.name = before
 
 
 def why_not(device: str, index: int, dtype: torch.dtype, channels: tuple[int, ...]) -> str | None:
@@ -74,15 +82,16 @@ why_not._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def use_triton(x: Tensor, *channels: int, automatic: bool = True) -> bool:
     """Whether an operation on x [N, C, H, W] with these channel counts runs through Triton; if not `automatic`, by name only."""
-    if _choice == "reference" or (_choice == "auto" and not automatic) or (_choice == "auto" and not x.is_cuda) or x.numel() == 0:
+    choice = _choice.name
+    if choice == "reference" or (choice == "auto" and not (automatic and x.is_cuda)) or x.numel() == 0:
         return False
     dtype = compute_dtype(x)
-    if _choice == "auto" and dtype == torch.float32:  # cuDNN is faster: the kernels have float32 for checking
+    if choice == "auto" and dtype == torch.float32:  # cuDNN is faster: the kernels have float32 for checking
         return False
     reason = why_not(x.device.type, x.device.index or 0, dtype, channels)
     if reason is None:
         return True
-    if _choice == "triton":
+    if choice == "triton":
         raise BackendError(f"backend='triton' cannot run this operation: {reason}; use backend='auto'")
     if not torch.compiler.is_compiling() and reason not in _warned:
         _warned.add(reason)

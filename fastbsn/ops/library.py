@@ -37,12 +37,12 @@ def channels_last_like(x: Tensor, channels: int) -> Tensor:
 
 def tap_major(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """[..., O, C, taps] -> [..., taps * C, O] in `dtype`: what a kernel multiplies rows of activations with."""
-    return weight.transpose(-1, -3).flatten(-3, -2).to(dtype).contiguous()
+    return weight.transpose(-1, -3).to(dtype, memory_format=torch.contiguous_format).flatten(-3, -2).contiguous()
 
 
 def tap_major_transposed(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """[..., O, C, taps] -> [..., taps * O, C], taps reversed: the same convolution seen from its output."""
-    return weight.flip(-1).movedim(-1, -3).flatten(-3, -2).to(dtype).contiguous()
+    return weight.flip(-1).movedim(-1, -3).to(dtype, memory_format=torch.contiguous_format).flatten(-3, -2).contiguous()
 
 
 def enter(flat: Flat, x: Tensor, outside: Tensor | None, slot: Tensor) -> None:

@@ -25,6 +25,11 @@ def _padded(channels: int) -> int:
     return -(-channels // 8) * 8
 
 
+def _pad(x: Tensor, *amounts: int) -> Tensor:
+    """F.pad, which copies even where there is nothing to add."""
+    return F.pad(x, amounts) if any(amounts) else x
+
+
 def _layers(depth: int) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     """(layer, level, its inputs), in order; "pool2" and "up1" are no layers but at hand where they are named."""
     yield "enc0", 0, ("image",)
@@ -78,11 +83,11 @@ class _Net:
         """The weight of a layer as [O, C, 9] by input, both padded."""
         w = self.weights[name]
         pieces = w.flatten(2).split([self.channels[s] for s in self.sources[name]], 1)
-        return [F.pad(p, (0, 0, 0, _padded(p.shape[1]) - p.shape[1], 0, _padded(w.shape[0]) - w.shape[0])) for p in pieces]
+        return [_pad(p, 0, 0, 0, _padded(p.shape[1]) - p.shape[1], 0, _padded(w.shape[0]) - w.shape[0]) for p in pieces]
 
     def pack(self, image: Tensor, out: Tensor) -> None:
         inputs = image.shape[1]
-        self.flats[0].pack(F.pad(image, (0, 0, 0, 0, 0, _padded(inputs) - inputs)), out=out.zero_())
+        self.flats[0].pack(_pad(image, 0, 0, 0, 0, 0, _padded(inputs) - inputs), out=out.zero_())
 
 
 def _forward(image: Tensor, weights: list[Tensor], biases: list[Tensor], slope: float, save: bool) -> tuple[Tensor, Tensor]:
@@ -96,7 +101,7 @@ def _forward(image: Tensor, weights: list[Tensor], biases: list[Tensor], slope: 
         if name.endswith("a"):
             student.upsample(a[net.below(level)], a[f"up{level}"], net.step(level + 1))
         w, y = [tap_major(p, image.dtype) for p in net.parts(name)], out if name == "out" else a[name]
-        padded = F.pad(bias.float(), (0, y.shape[1] - len(bias)))
+        padded = _pad(bias.float().contiguous(), 0, y.shape[1] - len(bias))
         second = dict(x2=a[sources[1]], w2=w[1]) if len(w) > 1 else {}
         act = dict(act=name != "out", slope=slope)
         kernels().conv2d(a[sources[0]], w[0], padded, inside[level], y, net.flats[level].pitch, 3, **act, **second)
@@ -128,7 +133,7 @@ def _backward(
             table = launch.taps_table(saved.device, flat.pitch, 3, False)
             taps = launch.weight_gradients(a[source], d[name], table, 9, flat.positions).sum(0)
             found.append(taps[:, : net.channels[source], : w.shape[0]].permute(2, 1, 0))
-        dw[name], db[name] = torch.cat(found, 1).reshape(w.shape), sums.sum(0)[: w.shape[0]].clone()
+        dw[name], db[name] = torch.cat(found, 1).reshape(w.shape), sums[:, : w.shape[0]].sum(0)
 
     def data(name: str, source: str, sums: bool = False, **epilogue: Any) -> Tensor | None:
         """Through layer `name` to one of its inputs."""

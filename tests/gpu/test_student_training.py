@@ -11,18 +11,9 @@ from fastbsn.labels import LabelSet
 from fastbsn.training import ImageSet, LoopConfig, StudentConfig, distill
 from tests.kernels import checks, student_checks
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("deterministic")]
 HALF, BF16 = torch.float16, torch.bfloat16
 DEVICE = "cuda"
-
-
-@pytest.fixture(autouse=True)
-def _deterministic(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("dtype", [HALF, BF16])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 
 import pytest
@@ -104,3 +105,22 @@ def test_reason_without_a_gpu(monkeypatch):
 
 def test_reference_is_the_default_on_a_cpu():
     assert not dispatch.use_triton(torch.rand(1, 8, 4, 4), 8)
+
+
+def test_the_choice_is_that_of_a_thread():
+    entered, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with ops.backend("triton"):
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=other)
+    with ops.backend("reference"):
+        thread.start()
+        entered.wait()
+    x = torch.rand(1, 8, 4, 4)
+    assert not dispatch.use_triton(x, 8)  # neither that of the other thread, nor what it found when it began
+    leave.set()
+    thread.join()
+    assert not dispatch.use_triton(x, 8)
