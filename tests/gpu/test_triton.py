@@ -173,8 +173,9 @@ def test_compute_sanitizer(tool):
     program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
     if program is None:
         pytest.skip("compute-sanitizer is not installed; it comes with the CUDA toolkit")
-    tests = ["-m", "pytest", "-q", "-m", "gpu", f"{__file__}::test_memory[48]", f"{__file__}::test_a_module_on_phases_of_different_extent"]
-    command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, *tests]
+    resampling = Path(__file__).with_name("test_student_training.py")
+    tests = [f"{__file__}::test_memory[48]", f"{__file__}::test_a_module_on_phases_of_different_extent", f"{resampling}::test_resampling"]
+    command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", "-m", "gpu", *tests]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
