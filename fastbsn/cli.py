@@ -77,7 +77,9 @@ def _student_config(args: argparse.Namespace, renoised: float, sigma: str | None
         except ValueError as error:
             raise InputError(f"--sigma {sigma}: expected LOW-HIGH in 1/255 units, for instance 0-55") from error
     clean = 0.0 if args.clean is None else args.clean_fraction
-    return StudentConfig(channels=args.student_channels, renoised=min(renoised, 1 - clean), clean=clean, sigma=bounds)
+    return StudentConfig(
+        channels=args.student_channels, renoised=min(renoised, 1 - clean), clean=clean, sigma=bounds, recolour=args.recolour
+    )
 
 
 def fit(args: argparse.Namespace) -> int:

@@ -52,6 +52,7 @@ def _teacher(p: argparse.ArgumentParser) -> None:
 def _student(p: argparse.ArgumentParser) -> None:
     p.add_argument("--renoised", type=float, default=1.0, help="fraction of re-noised pairs (%(default)s)")
     p.add_argument("--sigma", help="range of the fresh noise in 1/255 units, for instance 0-55; default: the levels that were found")
+    p.add_argument("--recolour", type=float, default=0.0, help="fraction of the pairs that get other colours (%(default)s)")
     p.add_argument("--clean", type=Path, help="optional folder of clean images")
     p.add_argument("--clean-fraction", type=float, default=0.25, help="of the pairs, if --clean is given (%(default)s)")
     p.add_argument("--channels", dest="student_channels", type=int, default=48)

@@ -47,6 +47,20 @@ def cut(images: ImageSet, places: Places, crop: int) -> Tensor:
     return torch.stack(crops).contiguous(memory_format=torch.channels_last)
 
 
+def recolour(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Other images of the same structure: channels in random order, each with a random tone curve, some of them negatives.
+
+    A few hundred photographs show a network few of all colours. x: [B, C, H, W]; values are cut to [0, 1] first.
+    """
+    b, c = x.shape[:2]
+    gamma, contrast, level, sign = torch.rand(4, b, c, 1, 1, generator=generator, device=x.device)
+    y = x.clamp(0, 1) ** (4.0**gamma / 2)
+    y = level + (1 - 0.75 * contrast) * (y - level)
+    y = torch.where(sign[:, :1] < 0.25, 1 - y, y)
+    order = torch.rand(b, c, generator=generator, device=x.device).argsort(1)
+    return y.gather(1, order[..., None, None].expand_as(y))
+
+
 def preview_row(images: Sequence[Tensor]) -> np.ndarray:
     """[C, H, W] images in [0, 1] side by side with a 4-pixel gap, as uint8 [H, W] or [H, W, 3]."""
     padded = [F.pad(x.detach().float().cpu(), (0, 4), value=1.0) for x in images]

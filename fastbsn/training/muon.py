@@ -15,6 +15,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that pushes singular 
 ITERATIONS = 5
 SMALLEST = 16  # channels in and out; the first and last layers of an image network are left to Adam
 RATIO = 10.0  # of the rate of matrices to that of Adam
+DECAY = 0.1  # of matrices, times their rate
 
 
 def is_matrix(p: Tensor) -> bool:
@@ -77,6 +78,8 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
         updates = orthogonalize(torch.stack(ahead).flatten(2))
+        # Directions that the data hardly use get steps as large as the others, in random directions: without decay they add up.
+        torch._foreach_mul_(params, 1 - RATIO * DECAY * group["lr"])
         scale = RATIO * max(1.0, updates.shape[1] / updates.shape[2]) ** 0.5
         torch._foreach_sub_(params, [u.view(params[0].shape) for u in updates * (scale * group["lr"])])
 

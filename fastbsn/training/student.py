@@ -18,7 +18,7 @@ from fastbsn.errors import InputError
 from fastbsn.imageset import ImageSet, to_unit
 from fastbsn.labels import LabelSet
 from fastbsn.nets import UNet
-from fastbsn.training.data import cut, draw_places, preview_row
+from fastbsn.training.data import cut, draw_places, preview_row, recolour
 from fastbsn.training.loop import LoopConfig, autocast, run, warmup_cosine
 
 
@@ -28,6 +28,7 @@ class StudentConfig:
 
     renoised: fraction of re-noised pairs; clean: fraction of clean pairs (needs a clean set); the rest are label pairs.
     sigma: range of the fresh noise in 1/255 units, uniform; None draws from the noise levels that the teacher found.
+    recolour: fraction of the re-noised and clean pairs whose image gets other colours first, for students that must take any photograph.
     batch: crops per step; None is 4 on a CPU, 32 on a GPU.
     """
 
@@ -36,12 +37,15 @@ class StudentConfig:
     renoised: float = 1.0
     clean: float = 0.0
     sigma: tuple[float, float] | None = None
+    recolour: float = 0.0
     batch: int | None = None
     crop: int = 96
 
     def __post_init__(self) -> None:
         if min(self.renoised, self.clean) < 0 or self.renoised + self.clean > 1:
             raise InputError(f"mixture: renoised={self.renoised}, clean={self.clean}; expected fractions with a sum of at most 1")
+        if not 0 <= self.recolour <= 1:
+            raise InputError(f"recolour={self.recolour}; expected a fraction of 0 to 1")
         if self.sigma is not None and not 0 <= self.sigma[0] <= self.sigma[1]:
             raise InputError(f"sigma={self.sigma}; expected (low, high) with 0 <= low <= high, in 1/255 units")
 
@@ -100,6 +104,9 @@ class StudentTask:
                 assert self.noisy is not None
                 inputs.append(cut(self.noisy, where, s.crop))
             else:
+                if s.recolour > 0:
+                    chosen = torch.rand(count, 1, 1, 1, generator=noise, device=x.device) < s.recolour
+                    x = torch.where(chosen, recolour(x, noise), x)
                 inputs.append(x + self._fresh_noise(x, index, noise))
             targets.append(x)
         layout = torch.channels_last
