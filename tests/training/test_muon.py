@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastbsn.training.muon import RATIO, Muon, is_matrix, orthogonalize
+from fastbsn.training.muon import DECAY, RATIO, Muon, is_matrix, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(32, 288), (96, 48), (3, 96, 64)])
@@ -40,6 +40,16 @@ def test_a_matrix_moves_by_its_rate_whatever_the_size_of_the_gradient(rate):
         moved.append(p.detach().flatten(1))
     torch.testing.assert_close(moved[0], moved[1], rtol=1e-2, atol=1e-4)
     assert torch.linalg.svdvals(moved[0]).mean().item() == pytest.approx(0.02 * RATIO, rel=0.25)
+
+
+def test_what_the_data_do_not_use_decays():
+    p, q = (torch.nn.Parameter(torch.ones(shape)) for shape in ((32, 32, 3, 3), (32,)))
+    optimizer = Muon([p, q], lr=0.01)
+    for _ in range(10):
+        p.grad, q.grad = torch.zeros_like(p), torch.zeros_like(q)
+        optimizer.step()
+    torch.testing.assert_close(p.detach(), torch.full_like(p, (1 - 0.01 * RATIO * DECAY) ** 10))
+    assert torch.equal(q.detach(), torch.ones(32))
 
 
 def test_groups_have_rates_of_their_own_and_move_by_them():
