@@ -16,7 +16,7 @@ LAYERS = [
     ("io",),
     ("backends", "correlated", "imageset", "images", "streaming", "tiling"),
     ("evaluation", "labels", "training", "denoiser", "export"),
-    ("info", "cli_parser", "demo", "cli"),
+    ("info", "cli_parser", "demo", "cli", "__main__"),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
