@@ -14,10 +14,13 @@ SIZES = ("images", "h", "w")  # not worth a compilation of their own where they 
 
 
 @triton.jit
-def _pixel(p, images, h, w):
-    """(image, row, column) of position p at a level of h x w pixels, and whether there is a pixel."""
+def _here(images, h, w, C: tl.constexpr, BLOCK: tl.constexpr, N: tl.constexpr):
+    """This program's block at a level of h x w pixels: offsets, columns, pixels (image, row, column), and where there is a value."""
+    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    c = tl.program_id(1) * N + tl.arange(0, N)[None, :]
     image, i, j = p // ((h + 1) * (w + 1)), p // (w + 1) % (h + 1), p % (w + 1)
-    return image, i, j, (image < images) & (i < h) & (j < w)
+    inside = (image < images) & (i < h) & (j < w)
+    return p.to(tl.int64)[:, None] * C + c, c, image, i, j, inside[:, None] & (c < C)
 
 
 @triton.jit
@@ -43,16 +46,13 @@ def pool_kernel(
     N: tl.constexpr,
 ):
     """y = the largest of four pixels of x."""
-    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    c = tl.program_id(1) * N + tl.arange(0, N)[None, :]
-    image, i, j, inside = _pixel(p, images, h, w)
-    known = inside[:, None] & (c < C)
+    here, c, image, i, j, known = _here(images, h, w, C, BLOCK, N)
     at = x_ptr + _place(image, 2 * i, 2 * j, 2 * h, 2 * w, C) + c
     below = x_ptr + _place(image, 2 * i + 1, 2 * j, 2 * h, 2 * w, C) + c
     top = tl.maximum(tl.load(at, known, 0.0), tl.load(at + C, known, 0.0), propagate_nan=tl.PropagateNan.ALL)
     bottom = tl.maximum(tl.load(below, known, 0.0), tl.load(below + C, known, 0.0), propagate_nan=tl.PropagateNan.ALL)
     largest = tl.maximum(top, bottom, propagate_nan=tl.PropagateNan.ALL)
-    tl.store(y_ptr + p.to(tl.int64)[:, None] * C + c, largest, mask=c < C)
+    tl.store(y_ptr + here, largest, mask=c < C)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -71,13 +71,10 @@ def pool_backward_kernel(
     N: tl.constexpr,
 ):
     """The first of four equal pixels takes the gradient, as in PyTorch."""
-    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    c = tl.program_id(1) * N + tl.arange(0, N)[None, :]
-    image, i, j, inside = _pixel(p, images, 2 * h, 2 * w)
-    known = inside[:, None] & (c < C)
+    here, c, image, i, j, known = _here(images, 2 * h, 2 * w, C, BLOCK, N)
     coarse = _place(image, i // 2, j // 2, h, w, C) + c
     largest, d = tl.load(y_ptr + coarse, known, 0.0), tl.load(dy_ptr + coarse, known, 0.0).to(tl.float32)
-    own = tl.load(x_ptr + p.to(tl.int64)[:, None] * C + c, known, 0.0)
+    own = tl.load(x_ptr + here, known, 0.0)
     order = (i % 2 * 2 + j % 2)[:, None]
     takes = own == largest
     for k in tl.static_range(3):
@@ -85,7 +82,7 @@ def pool_backward_kernel(
         earlier = tl.load(at, known & (k < order), 0.0)
         takes = takes & ((k >= order) | (earlier != largest))
     d = tl.where(takes & known, tl.where(own <= 0, SLOPE * d, d), 0.0)
-    tl.store(dz_ptr + p.to(tl.int64)[:, None] * C + c, d.to(dz_ptr.dtype.element_ty), mask=c < C)
+    tl.store(dz_ptr + here, d.to(dz_ptr.dtype.element_ty), mask=c < C)
     _sum_columns(d, sums_ptr, c, C)
 
 
@@ -101,11 +98,9 @@ def upsample_kernel(
     N: tl.constexpr,
 ):
     """Each pixel four times."""
-    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    c = tl.program_id(1) * N + tl.arange(0, N)[None, :]
-    image, i, j, inside = _pixel(p, images, 2 * h, 2 * w)
-    x = tl.load(x_ptr + _place(image, i // 2, j // 2, h, w, C) + c, inside[:, None] & (c < C), 0.0)
-    tl.store(y_ptr + p.to(tl.int64)[:, None] * C + c, x, mask=c < C)
+    here, c, image, i, j, known = _here(images, 2 * h, 2 * w, C, BLOCK, N)
+    x = tl.load(x_ptr + _place(image, i // 2, j // 2, h, w, C) + c, known, 0.0)
+    tl.store(y_ptr + here, x, mask=c < C)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -122,16 +117,13 @@ def upsample_backward_kernel(
     BLOCK: tl.constexpr,
     N: tl.constexpr,
 ):
-    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    c = tl.program_id(1) * N + tl.arange(0, N)[None, :]
-    image, i, j, inside = _pixel(p, images, h, w)
-    known = inside[:, None] & (c < C)
+    here, c, image, i, j, known = _here(images, h, w, C, BLOCK, N)
     d = tl.zeros([BLOCK, N], tl.float32)
     for k in tl.static_range(4):
         d += tl.load(dy_ptr + _place(image, 2 * i + k // 2, 2 * j + k % 2, 2 * h, 2 * w, C) + c, known, 0.0)
-    own = tl.load(x_ptr + p.to(tl.int64)[:, None] * C + c, known, 0.0)
+    own = tl.load(x_ptr + here, known, 0.0)
     d = tl.where(own <= 0, SLOPE * d, d)
-    tl.store(dz_ptr + p.to(tl.int64)[:, None] * C + c, d.to(dz_ptr.dtype.element_ty), mask=c < C)
+    tl.store(dz_ptr + here, d.to(dz_ptr.dtype.element_ty), mask=c < C)
     _sum_columns(d, sums_ptr, c, C)
 
 

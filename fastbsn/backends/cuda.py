@@ -125,7 +125,7 @@ class CudaUNet:
             if torch.cuda.is_current_stream_capturing():  # a graph of the caller gets an arena in its own memory
                 return self._launch(plan.network, x, torch.empty(plan.network.arena_bytes, dtype=torch.uint8, device=self.device))
             self._grow(plan.network.arena_bytes)
-            if len(self._plans) > PLANS:
+            while len(self._plans) > PLANS:  # several, after captures, which evict nothing
                 self._done.synchronize()  # the graph that goes may be running on another stream
                 self._plans.popitem(last=False)
             stream.wait_event(self._done)  # the arena is in use until then
