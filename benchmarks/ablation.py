@@ -22,15 +22,15 @@ from torch import Tensor
 from benchmarks.machine import ROOT, describe
 from benchmarks.tables import render
 from fastbsn import Denoiser
-from fastbsn.correlated import denoise_correlated
 from fastbsn.evaluation.datasets import Pair, load_clean, load_pairs
 from fastbsn.evaluation.metrics import psnr
-from fastbsn.evaluation.noise import parse_noise
-from fastbsn.imageset import ImageSet
+from fastbsn.evaluation.synthetic import parse_noise
+from fastbsn.inference.refine import denoise_correlated
 from fastbsn.io.atomic import write_json
 from fastbsn.io.weights import load_networks
-from fastbsn.labels import LabelSet, load_teacher
 from fastbsn.training import LoopConfig, StudentConfig, TeacherConfig, distill, train_teacher
+from fastbsn.training.imageset import ImageSet
+from fastbsn.training.labels import LabelSet, load_teacher
 
 GAUSSIAN, SIGNAL_DEPENDENT, PHOTONS, REAL = "gaussian:25", "hg:40,10", "poisson:30", "real"
 QUESTIONS = ("blind spot", "Bayes", "distillation", "supervision", "noise model", "downsampling", "refinement")

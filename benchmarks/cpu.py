@@ -20,7 +20,7 @@ from benchmarks.suites import cases
 from benchmarks.tables import render, skipped
 from fastbsn import Denoiser
 from fastbsn.evaluation.metrics import psnr
-from fastbsn.evaluation.noise import parse_noise
+from fastbsn.evaluation.synthetic import parse_noise
 from fastbsn.io.atomic import write_json
 
 LOCAL = Path(__file__).parent / "results" / "local"

@@ -25,7 +25,7 @@ from benchmarks.tables import render
 from fastbsn import Denoiser
 from fastbsn.evaluation.datasets import load_clean
 from fastbsn.evaluation.metrics import psnr
-from fastbsn.evaluation.noise import parse_noise
+from fastbsn.evaluation.synthetic import parse_noise
 from fastbsn.io.atomic import write_json
 from fastbsn.training import ImageSet, LoopConfig, StudentConfig, TeacherConfig, fit, train_teacher
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from fastbsn.cli import main
+from fastbsn.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,8 +9,8 @@ import numpy as np
 
 from fastbsn.denoiser import Denoiser
 from fastbsn.evaluation.metrics import psnr
-from fastbsn.evaluation.noise import parse_noise
-from fastbsn.io.images import write_image
+from fastbsn.evaluation.synthetic import parse_noise
+from fastbsn.io.image_files import write_image
 
 
 def main() -> None:

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fastbsn import tiling
 from fastbsn.backends import Prepared, resolve_device, resolve_dtype, select
-from fastbsn.correlated import denoise_correlated
 from fastbsn.errors import InputError, WeightsError
-from fastbsn.images import Frames
+from fastbsn.inference import tiling
+from fastbsn.inference.frames import Frames
+from fastbsn.inference.refine import denoise_correlated
+from fastbsn.inference.streaming import stream
+from fastbsn.inference.tiling import Box, Grid
 from fastbsn.nets import DBSN, NoiseModel, UNet, noise_level, posterior_mean, posterior_std
-from fastbsn.streaming import stream
-from fastbsn.tiling import Box, Grid
 
 WEIGHTS = Path(__file__).parent / "weights"
 STUDENT_FILE, CONFIG_FILE = "student.safetensors", "config.json"
@@ -137,11 +137,11 @@ class Denoiser:
         Args:
             x: ndarray, tensor or PIL image of 8- to 32-bit integers or floats, any size and memory layout. Not modified. A gray model
                 denoises colour channel by channel; a colour model repeats a gray image (with a warning: a gray model does better).
-            axes: one letter per axis: Y, X, C for channels, S, T, Z for stacks, such as "TYX". See `images.resolve_axes` for what is
-                understood without.
+            axes: one letter per axis: Y, X, C for channels, S, T, Z for stacks, such as "TYX". What is understood
+                without: see `inference.frames.resolve_axes`.
             channel_axis: instead of `axes`: index of the channels, the last two of the other axes are Y and X.
             data_range: white minus black. Default: as fitted; else 255 for uint8, 65535 for uint16, and 1 for floats that look like it
-                (see `images.resolve_range`). One value for the whole array.
+                (see `inference.frames.resolve_range`). One value for the whole array.
             tile: "auto" (from free memory), None (the whole image), or the size of a tile in pixels, or (height, width). A tile
                 equals the whole image to the rounding of the dtype: it reads its entire receptive field.
             return_sigma: True: also the standard deviation of the noise at every pixel; "posterior": that of the result's error
@@ -301,7 +301,7 @@ class Denoiser:
         Raises:
             InputError, TrainingError, Interrupted: see `fastbsn.training.fit`.
         """
-        from fastbsn.io.images import list_images, read_image
+        from fastbsn.io.image_files import list_images, read_image
         from fastbsn.io.weights import load_networks
         from fastbsn.training import fit
 

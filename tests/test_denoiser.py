@@ -10,7 +10,7 @@ from PIL import Image
 import fastbsn
 from fastbsn import Denoiser, denoiser
 from fastbsn.errors import BackendError, InputError, WeightsError
-from fastbsn.io.images import write_image
+from fastbsn.io.image_files import write_image
 from fastbsn.nets import NoiseModel
 from tests.conftest import photograph
 from tests.tiny import tiny_denoiser, tiny_teacher, tiny_unet
@@ -83,7 +83,7 @@ def test_a_teacher_gives_the_posterior_mean_of_bayes_rule(rng):
 
 
 def test_a_teacher_of_correlated_noise_refines_the_whole_image(rng):
-    from fastbsn.correlated import denoise_correlated
+    from fastbsn.inference.refine import denoise_correlated
 
     d, x = tiny_teacher(1, noise="correlated"), rng.random((31, 24)).astype(np.float32)
     with torch.no_grad():

@@ -14,9 +14,9 @@ LAYERS = [
     ("ops",),
     ("nets",),
     ("io",),
-    ("backends", "correlated", "imageset", "images", "streaming", "tiling"),
-    ("evaluation", "labels", "training", "denoiser", "export"),
-    ("info", "cli_parser", "demo", "cli", "__main__"),
+    ("backends", "inference"),
+    ("evaluation", "training", "denoiser", "export"),
+    ("info", "demo", "commands", "__main__"),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastbsn import cli
-from fastbsn.cli_parser import parser
+from fastbsn.commands.parser import parser
 from fastbsn.denoiser import WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +26,7 @@ def test_every_command_parses():
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("fastbsn ")]
     assert len(commands) >= 6
     for arguments in commands:
-        assert callable(parser(vars(cli)).parse_args(arguments).run)
+        assert callable(parser().parse_args(arguments).run)
 
 
 def test_every_make_target_exists():

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.images import photograph
 from benchmarks.measure import Case, Subject, Version
 from benchmarks.timing import Run
-from fastbsn.io.images import read_image, write_image
+from fastbsn.io.image_files import read_image, write_image
 
 SIDE = {"tiny": 32, "cpu": 512, "gpu": 512, "full": 2048}
 Maker = Callable[[Any, torch.device], Run]

@@ -15,8 +15,8 @@ from benchmarks.subjects import flop_per_pixel, teacher, weight_bytes
 from benchmarks.suites import shape_name
 from benchmarks.timing import Run
 from fastbsn import Denoiser
-from fastbsn.labels import label_image
 from fastbsn.nets import NoiseModel
+from fastbsn.training.labels import label_image
 
 CHANNELS = 3
 SIZES = {"tiny": [(48, 48)], "cpu": [(321, 481)], "gpu": [(512, 512)], "full": [(321, 481), (512, 512), (1080, 1920)]}

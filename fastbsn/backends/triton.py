@@ -24,8 +24,8 @@ from fastbsn.nets import DBSN
 from fastbsn.nets.dbsn import DILATIONS, Branch
 from fastbsn.ops import dispatch
 from fastbsn.ops.flat import Flat
-from fastbsn.ops.library import tap_major
 from fastbsn.ops.modules import pointwise_matrices
+from fastbsn.ops.operator import tap_major
 
 SIZES = 4  # image sizes remembered
 LIMIT = 2**31 - 2**10  # rows of an array: coordinates are 32 bits, addresses 64

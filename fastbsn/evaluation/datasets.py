@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastbsn.errors import InputError
 from fastbsn.evaluation.simulate import as_unit
-from fastbsn.io.images import list_images, read_image
+from fastbsn.io.image_files import list_images, read_image
 
 
 class Pair(NamedTuple):

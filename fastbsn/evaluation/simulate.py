@@ -8,9 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from fastbsn.errors import InputError
-from fastbsn.evaluation.noise import NoiseSpec
-from fastbsn.imageset import LUMA
-from fastbsn.io.images import list_images, read_image, write_image
+from fastbsn.evaluation.synthetic import NoiseSpec
+from fastbsn.io.image_files import list_images, read_image, write_image
+from fastbsn.training.imageset import LUMA
 
 
 def as_unit(image: np.ndarray, gray: bool = False) -> np.ndarray:

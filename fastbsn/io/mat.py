@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fastbsn.errors import FileFormatError, InputError
 from fastbsn.io.atomic import read_bytes
 from fastbsn.io.checks import check_size
-from fastbsn.io.images import MAX_FILE, MAX_PIXELS
+from fastbsn.io.image_files import MAX_FILE, MAX_PIXELS
 
 SIDD_KEYS = ("ValidationNoisyBlocksSrgb", "ValidationGtBlocksSrgb", "BenchmarkNoisyBlocksSrgb")
 _MAX_BLOCKS = 2**31  # bytes of a block array; those of SIDD have 2**28

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fastbsn.errors import FileFormatError, InputError
 from fastbsn.io.atomic import atomic_file
 from fastbsn.io.checks import DTYPES, check_dtype, check_page, check_tiff
-from fastbsn.io.images import MAX_PIXELS, standard
+from fastbsn.io.image_files import MAX_PIXELS, standard
 
 AXES = "TZCYX"
 _IMAGEJ_ORDER = "TZCYXS"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbsn.ops.flat import Flat
-from fastbsn.ops.library import channels_last_like, define, kernels, tap_major, tap_major_transposed
+from fastbsn.ops.operator import channels_last_like, define, kernels, tap_major, tap_major_transposed
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, k: int, relu: bool) -> Tensor:

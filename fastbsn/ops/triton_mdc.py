@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastbsn.ops.flat import Flat
-from fastbsn.ops.library import channels_last_like, define, enter, kernels, tap_major, tap_major_transposed
+from fastbsn.ops.operator import channels_last_like, define, enter, kernels, tap_major, tap_major_transposed
 
 KEPT, GRADIENTS = 9, 9  # slots of a module
 

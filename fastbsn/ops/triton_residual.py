@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastbsn.ops.flat import Flat
-from fastbsn.ops.library import channels_last_like, define, enter, kernels, tap_major, tap_major_transposed
+from fastbsn.ops.operator import channels_last_like, define, enter, kernels, tap_major, tap_major_transposed
 
 
 def _flat(x: Tensor, dilation: int) -> Flat:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbsn.ops.flat import Flat
-from fastbsn.ops.library import channels_last_like, define, kernels, tap_major, tap_major_transposed
+from fastbsn.ops.operator import channels_last_like, define, kernels, tap_major, tap_major_transposed
 
 
 def _padded(channels: int) -> int:

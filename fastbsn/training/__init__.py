@@ -1,7 +1,7 @@
 """Training: teacher, student, and both in one call."""
 
-from fastbsn.imageset import ImageSet
 from fastbsn.training.fit import fit
+from fastbsn.training.imageset import ImageSet
 from fastbsn.training.loop import LoopConfig
 from fastbsn.training.student import StudentConfig, distill
 from fastbsn.training.teacher import TeacherConfig, train_teacher

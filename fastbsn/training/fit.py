@@ -10,10 +10,10 @@ import numpy as np
 
 from fastbsn.backends import resolve_device
 from fastbsn.errors import TrainingError
-from fastbsn.imageset import ImageSet
 from fastbsn.io.weights import load_networks
-from fastbsn.labels import LabelSet, load_teacher
 from fastbsn.nets import UNet
+from fastbsn.training.imageset import ImageSet
+from fastbsn.training.labels import LabelSet, load_teacher
 from fastbsn.training.loop import LoopConfig
 from fastbsn.training.student import StudentConfig, distill
 from fastbsn.training.teacher import TeacherConfig, train_teacher

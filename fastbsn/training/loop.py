@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from fastbsn import ops
 from fastbsn.errors import Interrupted, TrainingError
-from fastbsn.io.images import write_image
+from fastbsn.io.image_files import write_image
 from fastbsn.io.weights import save_networks
 from fastbsn.training import checkpoint
 from fastbsn.training.monitor import CsvLog, draw_curve, tensorboard_writer

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from fastbsn.errors import InputError
-from fastbsn.imageset import ImageSet, to_unit
-from fastbsn.labels import LabelSet
 from fastbsn.nets import UNet
-from fastbsn.training.data import cut, draw_places, preview_row, recolour
+from fastbsn.training.crops import cut, draw_places, preview_row, recolour
+from fastbsn.training.imageset import ImageSet, to_unit
+from fastbsn.training.labels import LabelSet
 from fastbsn.training.loop import LoopConfig, autocast, run, warmup_cosine
 
 WEAK = 1.5  # power of a uniform draw that gives sigma: weak noise is what most images have, and where an error is seen
@@ -142,7 +142,7 @@ def distill(
     """Train the student on stored pseudo-labels; resumes if interrupted.
 
     Args:
-        labels: see `fastbsn.labels.LabelSet.open`.
+        labels: see `fastbsn.training.labels.LabelSet.open`.
         output: safetensors file to write; `<output>.run/` receives checkpoint, log, preview and curve.
         loop: budget and optimizer.
         config: network and mixture; default `StudentConfig()`.

@@ -14,7 +14,7 @@ import pytest
 from benchmarks import ablation, classical, cpu, gpu, peers, sections, speedrun
 from benchmarks.machine import ROOT
 from benchmarks.tables import render
-from fastbsn.io.images import write_image
+from fastbsn.io.image_files import write_image
 
 SECTIONS = ("environment", "build", "tests", "ceilings", "teacher", "ops", "compile", "figures")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import int8
-from fastbsn.io.images import write_image
+from fastbsn.io.image_files import write_image
 from tests.tiny import tiny_denoiser
 
 

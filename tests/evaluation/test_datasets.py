@@ -7,7 +7,7 @@ import pytest
 
 from fastbsn.errors import FileFormatError, InputError
 from fastbsn.evaluation.datasets import load_clean, load_image, load_pairs
-from fastbsn.io.images import write_image
+from fastbsn.io.image_files import write_image
 
 
 @pytest.mark.parametrize("dtype, white", [("uint8", 255), ("uint16", 65535), ("float32", 1)])

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fastbsn import ops
-from fastbsn.labels import LabelSet
 from fastbsn.training import ImageSet, LoopConfig, StudentConfig, distill
+from fastbsn.training.labels import LabelSet
 from tests.kernels import checks, student_checks
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("deterministic")]

@@ -11,7 +11,7 @@ import tifffile
 
 from fastbsn.errors import FileFormatError, InputError
 from fastbsn.io.checks import DTYPES
-from fastbsn.io.images import read_image
+from fastbsn.io.image_files import read_image
 from fastbsn.io.stacks import read_stack, write_stack
 
 SIZES = {"T": 5, "Z": 2, "C": 3, "Y": 6, "X": 7}

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from fastbsn import ops
-from fastbsn.labels import LabelSet
 from fastbsn.ops import triton_unet
 from fastbsn.training import ImageSet, LoopConfig, StudentConfig, distill
+from fastbsn.training.labels import LabelSet
 from tests.conftest import SEED
 from tests.kernels import checks, student_checks
 from tests.kernels.interpreter import DEVICE

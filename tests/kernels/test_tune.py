@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fastbsn.cli import main
+from fastbsn.commands import main
 from fastbsn.errors import InputError
 from fastbsn.kernels import tune, tuning
 from fastbsn.kernels.call import Config

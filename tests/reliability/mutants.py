@@ -18,7 +18,7 @@ import scipy.io
 import tifffile
 
 from fastbsn.errors import FileFormatError
-from fastbsn.io.images import read_image, write_image
+from fastbsn.io.image_files import read_image, write_image
 from fastbsn.io.mat import read_mat
 from fastbsn.io.stacks import read_stack
 from tests.io.files import png, repair_checksums

@@ -22,7 +22,7 @@ import tifffile
 import torch
 
 from fastbsn.errors import FastBSNError, FileFormatError, WeightsError
-from fastbsn.io.images import read_image, write_image
+from fastbsn.io.image_files import read_image, write_image
 from fastbsn.io.mat import read_dnd, read_sidd
 from fastbsn.io.stacks import read_stack
 from fastbsn.io.weights import load_networks, load_tensors
@@ -171,17 +171,17 @@ import os, resource, sys
 from pathlib import Path
 import numpy as np, torch
 from fastbsn.errors import StorageError
-from fastbsn.io import atomic, images, stacks, weights
+from fastbsn.io import atomic, image_files, stacks, weights
 from fastbsn.evaluation import submission
 folder, cuts = Path(sys.argv[1]), int(sys.argv[2])
 array = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
 writers = {
     "a.bin": lambda p: atomic.write_bytes(p, array.tobytes()),
     "a.safetensors": lambda p: weights.save_tensors(p, {"a": torch.from_numpy(array)}, {}),
-    "a.png": lambda p: images.write_image(p, array),
-    "a.jpg": lambda p: images.write_image(p, array),
-    "a.npy": lambda p: images.write_image(p, array),
-    "a.tif": lambda p: images.write_image(p, array),
+    "a.png": lambda p: image_files.write_image(p, array),
+    "a.jpg": lambda p: image_files.write_image(p, array),
+    "a.npy": lambda p: image_files.write_image(p, array),
+    "a.tif": lambda p: image_files.write_image(p, array),
     "b.tif": lambda p: stacks.write_stack(p, array, "TYX"),
     "a.mat": lambda p: submission.write_sidd(p, array[None, None], 1.0),
 }

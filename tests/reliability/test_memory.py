@@ -15,7 +15,7 @@ from tests.tiny import tiny_denoiser, tiny_teacher
 
 SCRIPT = """
 import re, sys, numpy as np
-from fastbsn import tiling
+from fastbsn.inference import tiling
 from tests.tiny import tiny_denoiser
 d = tiny_denoiser(1, depth=1)
 x = np.full((int(sys.argv[1]) // 6000, 6000), 100, np.uint8)

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastbsn.correlated import denoise_correlated
-from fastbsn.imageset import ImageSet
+from fastbsn.inference.refine import denoise_correlated
 from fastbsn.nets import DBSN
 from fastbsn.training.correlation import downsampling_stride, noise_autocorrelation
+from fastbsn.training.imageset import ImageSet
 from tests.conftest import photograph
 
 

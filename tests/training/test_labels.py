@@ -18,8 +18,8 @@ import torch
 from fastbsn.denoiser import Denoiser
 from fastbsn.errors import FileFormatError, InputError, WeightsError
 from fastbsn.io.weights import load_tensors, save_networks
-from fastbsn.labels import LabelSet, generate
 from fastbsn.nets import DBSN, NoiseModel, UNet, noise_level
+from fastbsn.training.labels import LabelSet, generate
 from tests.reliability.numbers import cases
 
 
@@ -92,12 +92,12 @@ def test_killed_runs_end_with_the_files_of_an_uninterrupted_one(tmp_path, rng):
         cv2.imwrite(str(folder / f"{i:03}.png"), rng.integers(0, 255, (64, 64), dtype=np.uint8))
     generate(folder, tmp_path / "whole", teacher, progress=False)
     code = (
-        "import sys; from fastbsn.labels import generate; print('ready', flush=True); "
+        "import sys; from fastbsn.training.labels import generate; print('ready', flush=True); "
         f"generate({str(folder)!r}, {str(tmp_path / 'killed')!r}, {str(teacher)!r}, progress=False)"
     )
     finished = 0
     for _ in range(kills):
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
         process.stdout.readline()
         time.sleep(rng.uniform(0, 0.15))
         finished += process.poll() is not None

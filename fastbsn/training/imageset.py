@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastbsn.errors import InputError, TrainingError
-from fastbsn.io.images import list_images, read_image
+from fastbsn.io.image_files import list_images, read_image
 from fastbsn.nets import mirrored
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as the gray BSD68 set was made

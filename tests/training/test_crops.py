@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fastbsn.errors import InputError
-from fastbsn.imageset import ImageSet
-from fastbsn.labels import LabelSet
 from fastbsn.training import StudentConfig
-from fastbsn.training.data import recolour
+from fastbsn.training.crops import recolour
+from fastbsn.training.imageset import ImageSet
+from fastbsn.training.labels import LabelSet
 from fastbsn.training.student import StudentTask
 
 

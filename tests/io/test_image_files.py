@@ -10,8 +10,8 @@ import pytest
 import tifffile
 
 from fastbsn.errors import FileFormatError, InputError
-from fastbsn.io import checks, images
-from fastbsn.io.images import SUFFIXES, list_images, read_image, write_image
+from fastbsn.io import checks, image_files
+from fastbsn.io.image_files import SUFFIXES, list_images, read_image, write_image
 from tests.io.files import chunk, exif, png, repair_checksums
 
 LOSSLESS = [(s, d) for s in (".png", ".tif", ".TIFF", ".npy") for d in checks.DTYPES if s != ".png" or d in ("uint8", "uint16")]
@@ -140,10 +140,12 @@ def test_content_must_be_what_the_suffix_says(tmp_path, rng, suffix):
     for other in (".png", ".jpg", ".tif", ".npy"):
         write_image(tmp_path / f"a{other}", sample(rng, (8, 8)))
         (tmp_path / f"b{suffix}").write_bytes((tmp_path / f"a{other}").read_bytes())
-        if images.FORMATS[suffix] == images.FORMATS[other]:
+        if image_files.FORMATS[suffix] == image_files.FORMATS[other]:
             assert read_image(tmp_path / f"b{suffix}").shape == (8, 8)
         else:
-            with pytest.raises(FileFormatError, match=f"content is {images.FORMATS[other]} and the name says {images.FORMATS[suffix]}"):
+            with pytest.raises(
+                FileFormatError, match=f"content is {image_files.FORMATS[other]} and the name says {image_files.FORMATS[suffix]}"
+            ):
                 read_image(tmp_path / f"b{suffix}")
     (tmp_path / f"b{suffix}").write_bytes(b"GIF89a and so on")
     with pytest.raises(FileFormatError, match="unknown"):

@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import orth
 
 from fastbsn.errors import InputError
-from fastbsn.evaluation.noise import NoiseSpec, multivariate_covariance, parse_noise
+from fastbsn.evaluation.synthetic import NoiseSpec, multivariate_covariance, parse_noise
 
 SPECS = ["gaussian:25", "gaussian:0-55", "poisson:30", "hg:40,10", "mg"]
 

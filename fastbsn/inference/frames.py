@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbsn.errors import InputError
-from fastbsn.tiling import Box
+from fastbsn.inference.tiling import Box
 
 Array = np.ndarray | Tensor
 

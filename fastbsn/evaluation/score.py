@@ -14,8 +14,8 @@ from tqdm import tqdm
 from fastbsn.errors import InputError
 from fastbsn.evaluation.datasets import load_image
 from fastbsn.evaluation.metrics import psnr, ssim
-from fastbsn.evaluation.noise import NoiseSpec
-from fastbsn.io.images import list_images
+from fastbsn.evaluation.synthetic import NoiseSpec
+from fastbsn.io.image_files import list_images
 
 Image = NDArray[np.float32]  # [C, H, W] in [0, 1] units
 Item = tuple[str, Image, Image]  # name, clean, noisy

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbsn.imageset import ImageSet, to_unit
+from fastbsn.training.imageset import ImageSet, to_unit
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fastbsn.images import Frames
+from fastbsn.inference.frames import Frames
 
 Stream = Callable[[Iterable[Tensor]], Iterator[Tensor]]
 Item = tuple[Any, Frames, Tensor | None]  # the frame, opened, and its pixels if the backend may take them as they are

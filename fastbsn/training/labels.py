@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from fastbsn.denoiser import Denoiser
 from fastbsn.errors import FastBSNError, FileFormatError, InputError, WeightsError
-from fastbsn.imageset import LUMA, SCALE, ImageSet, to_tensor, to_unit
 from fastbsn.io.atomic import write_json
-from fastbsn.io.images import list_images, read_image
+from fastbsn.io.image_files import list_images, read_image
 from fastbsn.io.weights import load_networks, load_tensors, save_networks, save_tensors
 from fastbsn.nets import NoiseModel, noise_level
+from fastbsn.training.imageset import LUMA, SCALE, ImageSet, to_tensor, to_unit
 
 MANIFEST, NOISE_MODEL = "manifest.json", "noise_model.safetensors"
 

@@ -14,7 +14,7 @@ import tifffile
 import torch
 
 from fastbsn import Denoiser, __version__
-from fastbsn.cli import main
+from fastbsn.commands import main
 from fastbsn.io.weights import load_networks, save_networks
 from fastbsn.nets import UNet
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from fastbsn import tiling
 from fastbsn.errors import BackendError, InputError
-from fastbsn.tiling import Grid, choose_tile, run
+from fastbsn.inference import tiling
+from fastbsn.inference.tiling import Grid, choose_tile, run
 from tests.reliability.numbers import cases
 
 

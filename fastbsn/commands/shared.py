@@ -1,0 +1,53 @@
+"""What several commands share: arguments, the opened model, the printed result."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastbsn.denoiser import Denoiser
+
+
+def add_budget(p: argparse.ArgumentParser) -> None:
+    group = p.add_mutually_exclusive_group(required=True)
+    group.add_argument("--steps", type=int, help="training steps; runs with a given seed are repeatable")
+    group.add_argument("--minutes", type=float, help="training time")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--overwrite", action="store_true", help="start anew even if the output or a checkpoint exists")
+
+
+def add_optimizer(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (%(default)s)")
+
+
+def add_noise(p: argparse.ArgumentParser) -> None:
+    kinds = ("gaussian", "heteroscedastic", "multivariate", "correlated")
+    p.add_argument("--noise", choices=kinds, default="gaussian", help="kind of noise in the images (%(default)s)")
+
+
+def add_model(p: argparse.ArgumentParser, default: str | None) -> None:
+    p.add_argument("--model", required=default is None, default=default, help="bundled name, .safetensors file or folder (%(default)s)")
+    add_backend(p)
+
+
+def add_backend(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--backend", choices=("auto", "reference", "triton", "cuda"), default="auto")
+    p.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the arithmetic (%(default)s)")
+
+
+def device_of(args: argparse.Namespace) -> str:
+    from fastbsn.backends import resolve_device
+
+    return str(resolve_device(args.device)[0])
+
+
+def open_model(args: argparse.Namespace, model: str) -> Denoiser:
+    from fastbsn.denoiser import Denoiser
+
+    return Denoiser.from_pretrained(model, device=args.device, backend=args.backend, dtype=args.dtype)
+
+
+def report(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:
+    print(json.dumps(result) if getattr(args, "json", False) else text)

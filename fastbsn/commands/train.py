@@ -1,0 +1,190 @@
+"""Training: `fit`, and its three steps `train`, `label` and `distill`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastbsn.commands.shared import add_backend, add_budget, add_noise, add_optimizer, device_of, report
+from fastbsn.errors import InputError
+
+if TYPE_CHECKING:
+    from fastbsn.training import LoopConfig
+
+
+def _start_over(args: argparse.Namespace) -> None:
+    """With --overwrite: drop the output and its run folder, so that training starts anew."""
+    import shutil
+
+    if args.overwrite:
+        args.output.unlink(missing_ok=True)
+        shutil.rmtree(args.output.with_name(args.output.name + ".run"), ignore_errors=True)
+    elif args.output.exists():
+        raise InputError(f"{args.output} exists already; expected a new file: choose another name, or pass --overwrite")
+
+
+def _loop(args: argparse.Namespace) -> LoopConfig:
+    from fastbsn.training import LoopConfig
+
+    return LoopConfig(steps=args.steps, minutes=args.minutes, lr=args.lr, seed=args.seed)
+
+
+def fit_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("noisy", type=Path, help="folder of noisy images")
+    p.add_argument("-o", "--output", type=Path, required=True, help="student.safetensors")
+    add_noise(p)
+    add_budget(p)
+
+
+def fit(args: argparse.Namespace) -> int:
+    from fastbsn.training import ImageSet
+    from fastbsn.training import fit as run_fit
+
+    _start_over(args)
+    workdir = args.output.with_name(args.output.name + ".run")
+    run_fit(
+        ImageSet.from_folder(args.noisy),
+        minutes=args.minutes,
+        steps=args.steps,
+        noise=args.noise,
+        seed=args.seed,
+        device=device_of(args),
+        workdir=workdir,
+        output=args.output,
+    )
+    report(args, {"student": str(args.output), "run": str(workdir)}, f"{args.output}: student; log and previews in {workdir}")
+    return 0
+
+
+def _add_teacher(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--variant", choices=("light", "paper"), default="light")
+    p.add_argument("--channels", type=int, help="width (48 on a CPU; 128 light, 96 paper on a GPU)")
+    p.add_argument("--modules", type=int, help="per branch (4 light, 2 paper on a CPU; 9 and 8 on a GPU)")
+    p.add_argument("--blind-spot", choices=("dilated", "plain"), default="dilated", help="plain: ablation without dilated layers")
+    p.add_argument("--likelihood", choices=("exact", "constrained"), default="exact")
+    p.add_argument("--stride", type=int, help="pixel-shuffle downsampling for --noise correlated (measured from the images)")
+    p.add_argument("--batch", type=int, help="crops per step (4 on a CPU, 16 on a GPU)")
+    p.add_argument("--crop", type=int, default=96, help="pixels on a side (%(default)s)")
+    p.add_argument("--backend", choices=("auto", "reference", "triton"), default="auto", help="of the operations")
+
+
+def _teacher_config(args: argparse.Namespace) -> Any:
+    from fastbsn.training import TeacherConfig
+
+    return TeacherConfig(
+        noise=args.noise,
+        variant=args.variant,
+        channels=args.channels,
+        modules=args.modules,
+        blind_spot=args.blind_spot,
+        likelihood=args.likelihood,
+        stride=args.stride,
+        batch=args.batch,
+        crop=args.crop,
+    )
+
+
+def train_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("noisy", type=Path)
+    p.add_argument("-o", "--output", type=Path, required=True, help="teacher.safetensors")
+    add_noise(p)
+    _add_teacher(p)
+    add_budget(p)
+    add_optimizer(p)
+
+
+def train(args: argparse.Namespace) -> int:
+    from fastbsn.training import ImageSet, train_teacher
+
+    _start_over(args)
+    train_teacher(ImageSet.from_folder(args.noisy), args.output, _loop(args), _teacher_config(args), device_of(args), backend=args.backend)
+    report(args, {"teacher": str(args.output)}, f"{args.output}: teacher; log and previews in {args.output}.run")
+    return 0
+
+
+def label_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("noisy", type=Path)
+    p.add_argument("-o", "--output", type=Path, required=True, help="label folder")
+    p.add_argument("--teacher", type=Path, required=True)
+    add_backend(p)
+    p.add_argument("--std", action="store_true", help="also store the standard deviation of each pixel's error")
+    p.add_argument("--shard", default="0/1", metavar="I/N", help="label every N-th image starting at I, to share the work")
+
+
+def label(args: argparse.Namespace) -> int:
+    from fastbsn.training.labels import generate
+
+    i, _, n = args.shard.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and int(i) < int(n)):
+        raise InputError(f"--shard {args.shard}: expected I/N with 0 <= I < N, for instance 0/2")
+    shard = (int(i), int(n))
+    written, failures = generate(args.noisy, args.output, args.teacher, args.device, args.backend, args.dtype, args.std, shard)
+    report(args, {"written": written, "failed": failures}, f"{args.output}: {written} labels written, {len(failures)} failed")
+    for line in failures:
+        print(line, file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _add_student(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--renoised", type=float, default=1.0, help="fraction of re-noised pairs (%(default)s)")
+    p.add_argument("--sigma", help="range of the fresh noise in 1/255 units, for instance 0-55; default: the levels that were found")
+    p.add_argument("--recolour", type=float, default=0.0, help="fraction of the pairs that get other colours (%(default)s)")
+    p.add_argument("--clean", type=Path, help="optional folder of clean images")
+    p.add_argument("--clean-fraction", type=float, default=0.25, help="of the pairs, if --clean is given (%(default)s)")
+    p.add_argument("--channels", dest="student_channels", type=int, default=48)
+    p.add_argument("--init", type=Path, help="start from this student")
+    p.add_argument("--backend", choices=("auto", "reference", "triton"), default="auto", help="of the network; auto: PyTorch")
+
+
+def _student_config(args: argparse.Namespace, renoised: float, sigma: str | None) -> Any:
+    from fastbsn.training import StudentConfig
+
+    bounds: tuple[float, float] | None = None
+    if sigma:
+        low, _, high = sigma.partition("-")
+        try:
+            bounds = (float(low), float(high or low))
+        except ValueError as error:
+            raise InputError(f"--sigma {sigma}: expected LOW-HIGH in 1/255 units, for instance 0-55") from error
+    clean = 0.0 if args.clean is None else args.clean_fraction
+    return StudentConfig(
+        channels=args.student_channels, renoised=min(renoised, 1 - clean), clean=clean, sigma=bounds, recolour=args.recolour
+    )
+
+
+def distill_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("labels", type=Path)
+    p.add_argument("-o", "--output", type=Path, required=True, help="student.safetensors")
+    p.add_argument("--noisy", type=Path, help="folder of the noisy images, if it moved since labelling")
+    p.add_argument("--gray", action="store_true", help="a gray student from labels of colour images; give --sigma")
+    _add_student(p)
+    add_budget(p)
+    add_optimizer(p)
+
+
+def distill(args: argparse.Namespace) -> int:
+    from fastbsn.io.weights import load_networks
+    from fastbsn.nets import UNet
+    from fastbsn.training import ImageSet
+    from fastbsn.training import distill as run_distill
+    from fastbsn.training.labels import LabelSet
+
+    _start_over(args)
+    labels = LabelSet.open(args.labels, args.noisy)
+    if args.gray:
+        labels = labels.gray()
+    renoised = args.renoised if labels.can_sample_noise or args.sigma else 0.0
+    config = _student_config(args, renoised, args.sigma)
+    clean = ImageSet.from_folder(args.clean) if args.clean else None
+    init = None
+    if args.init:
+        found = load_networks(args.init)[0]
+        student = found.get("student")
+        if not isinstance(student, UNet):
+            raise InputError(f"--init {args.init}: the file holds {', '.join(found)}; expected a student")
+        init = student
+    run_distill(labels, args.output, _loop(args), config, clean, init, device_of(args), backend=args.backend)
+    report(args, {"student": str(args.output)}, f"{args.output}: student; log and previews in {args.output}.run")
+    return 0

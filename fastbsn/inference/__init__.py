@@ -1,0 +1,1 @@
+"""From networks to images: frames, tiles, streams, refinement."""
