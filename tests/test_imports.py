@@ -14,7 +14,7 @@ LAYERS = [
     ("ops",),
     ("nets",),
     ("io",),
-    ("backends", "inference"),
+    ("backends", "camera", "inference"),
     ("evaluation", "training", "denoiser", "export"),
     ("info", "demo", "commands", "__main__"),
 ]

@@ -71,7 +71,7 @@ def to_bytes(y: Array) -> Array:
 
 
 def constant_area(shape: tuple[int, int], rng: np.random.Generator) -> Array:
-    """Mask [H, W], True where a picture has no content: bars at one or two sides, a frame, a rectangle, all but a disc, or a ragged cut-out."""
+    """Mask [H, W], True where a picture has no content: bars, a frame, a rectangle, or a ragged cut-out."""
     h, w = shape
     mask, kind = np.zeros((h, w), bool), rng.integers(5)
     a, b = (int(v) for v in rng.integers(1, max(2, min(h, w) // 2), 2))

@@ -13,6 +13,7 @@ from fastbsn.camera.fields import GRID, by_intensity, draw, factor, stretched
 from fastbsn.camera.measure import CameraNoise
 from fastbsn.errors import InputError
 
+KINDS = ("measured", "raw", "blurred", "white", "clean")
 MARGIN = 16  # pixels that a crop is larger than what is kept of it, so that it lies anywhere on the grid of JPEG
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -42,7 +43,7 @@ class Mixture:
     other_content: float = 0.3
 
     def __post_init__(self) -> None:
-        total = self.measured + self.raw + self.blurred + self.white + self.clean
+        total = sum(getattr(self, kind) for kind in KINDS)
         if abs(total - 1) > 1e-6:
             raise InputError(f"mixture: the parts of the kinds of noise sum to {total:g}; expected 1")
 
@@ -71,8 +72,7 @@ class CameraSampler:
         """
         m, size = self.mixture, crop.shape[0] - MARGIN
         x = self._content(crop, rng)
-        kinds = ("measured", "raw", "blurred", "white", "clean")
-        kind = kinds[min(np.searchsorted(np.cumsum([getattr(m, k) for k in kinds]), rng.random(), side="right"), len(kinds) - 1)]
+        kind = str(rng.choice(KINDS, p=[getattr(m, k) for k in KINDS]))
         if kind == "measured":
             y = x + (self._measured(x, own, rng) if self.bank else self._blurred(x, rng))
         elif kind == "blurred":

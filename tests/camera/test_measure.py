@@ -15,7 +15,9 @@ from fastbsn.io.weights import save_tensors
 def _noise(sigma: float = 5.0, decay: float = 0.6, between: float = 0.5) -> CameraNoise:
     """Correlation decay^|dy| decay^|dx| within a channel, `between` times that between two."""
     lag = np.abs(np.arange(-REACH, REACH + 1))
-    c = np.asarray(decay ** (lag[:, None] + lag[None]), np.float32)[..., None, None] * (between + (1 - between) * np.eye(3, dtype=np.float32))
+    c = np.asarray(decay ** (lag[:, None] + lag[None]), np.float32)[..., None, None] * (
+        between + (1 - between) * np.eye(3, dtype=np.float32)
+    )
     return CameraNoise(c, np.full((3, BINS), (sigma / 255) ** 2, np.float32))
 
 
@@ -24,7 +26,13 @@ def test_fields_have_the_correlation_of_the_noise() -> None:
     a = factor(noise)
     fields = np.stack([draw(a, 128, rng) for _ in range(24)])
     assert fields.shape == (24, 128, 128, 3) and fields.dtype == np.float32
-    for (dy, dx, i, j), bound in {(0, 0, 0, 0): 0.02, (0, 1, 0, 0): 0.03, (1, 0, 1, 1): 0.03, (1, 2, 0, 0): 0.06, (0, 0, 0, 2): 0.03}.items():
+    for (dy, dx, i, j), bound in {
+        (0, 0, 0, 0): 0.02,
+        (0, 1, 0, 0): 0.03,
+        (1, 0, 1, 1): 0.03,
+        (1, 2, 0, 0): 0.06,
+        (0, 0, 0, 2): 0.03,
+    }.items():
         found = (fields[..., i] * np.roll(fields[..., j], (-dy, -dx), (1, 2))).mean()
         assert abs(found - noise.correlation[REACH + dy, REACH + dx, i, j]) < bound, (dy, dx, i, j)
 
