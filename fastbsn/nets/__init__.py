@@ -1,6 +1,7 @@
 """Networks: the blind-spot teacher, the student and the noise model."""
 
 from fastbsn.nets.dbsn import DBSN
+from fastbsn.nets.network import Network
 from fastbsn.nets.noise_level import noise_level
 from fastbsn.nets.noise_model import (
     Noise,
@@ -14,6 +15,7 @@ from fastbsn.nets.unet import UNet, mirrored, pad_to_multiple
 
 __all__ = [
     "DBSN",
+    "Network",
     "Noise",
     "NoiseModel",
     "UNet",

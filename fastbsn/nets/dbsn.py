@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from fastbsn import ops
 from fastbsn.errors import InputError
+from fastbsn.nets.network import Network
 
 DILATIONS = (2, 3)
 
@@ -105,7 +106,7 @@ class PlainBranch(nn.Module):
         return x
 
 
-class DBSN(nn.Module):
+class DBSN(Network):
     """Dilated blind-spot network: the output at pixel p does not depend on the input at p.
 
     Args:
@@ -118,6 +119,8 @@ class DBSN(nn.Module):
     Raises:
         InputError: an unknown variant or blind_spot, or a size below 1.
     """
+
+    kind = "teacher"
 
     def __init__(
         self,
@@ -173,7 +176,6 @@ class DBSN(nn.Module):
 
     @property
     def radius(self) -> int:
-        """Receptive-field radius in pixels: the halo that a tile needs."""
         return max(branch.radius for branch in self.branches)
 
     def forward(self, x: Tensor, phases: bool | None = None) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastbsn.errors import InputError
+from fastbsn.nets.network import Network
 from fastbsn.ops.dispatch import compute_dtype, use_triton
 from fastbsn.ops.triton_unet import unet
 
@@ -35,7 +36,7 @@ def pad_to_multiple(y: Tensor, multiple: int) -> Tensor:
     return y[..., mirrored(h, h + bottom, y.device)[:, None], mirrored(w, w + right, y.device)]
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """U-Net denoiser: output = y - f(y).
 
     Level 0 has two 3x3 convolutions, each further level one; every level ends in a 2x2 max pool. The way up is nearest
@@ -50,6 +51,8 @@ class UNet(nn.Module):
     Raises:
         InputError: a size below 1, or channels not a multiple of 6.
     """
+
+    kind = "student"
 
     def __init__(self, in_channels: int = 3, channels: int = 48, depth: int = 5):
         super().__init__()
@@ -79,12 +82,10 @@ class UNet(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Tile origins must be multiples of this many pixels."""
         return 2**self.depth
 
     @property
     def radius(self) -> int:
-        """Halo in pixels, a multiple of `multiple`, that makes an aligned tile equal to the whole image."""
         r = 3  # the three convolutions of level 0 on the way up, then back through every level
         for _ in range(1, self.depth):
             r = -(-r // 2) + 2
