@@ -27,7 +27,7 @@ def white_noise(shape: tuple[int, ...], correlation: float, rng: np.random.Gener
 
 def blurred_noise(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     """Gaussian noise of variance 1, blurred with sigma up to 2 pixels, turned a little more one way, mixed over the channels."""
-    n = rng.standard_normal(shape, np.float32)
+    n: Array = rng.standard_normal(shape, np.float32)
     k = rng.uniform(0.25, 1.2) if rng.random() < 0.9 else rng.uniform(1.2, 2.0)
     n = cv2.GaussianBlur(n, (0, 0), k, sigmaY=k * rng.uniform(0.8, 1.25), borderType=BORDER)
     if rng.random() < 0.3:  # scanned film and resized pictures have a coarse and a fine part
@@ -62,7 +62,9 @@ def jpeg(y: Array, quality: int, sampling: int = SAMPLINGS[1]) -> Array:
     """The image after 8-bit JPEG of that quality; it is clipped to [0, 1]."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
     data = cv2.imencode(".jpg", to_bytes(y)[..., ::-1], options)[1]
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], np.float32) / 255
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return np.asarray(decoded[..., ::-1], np.float32) / 255
 
 
 def to_bytes(y: Array) -> Array:
