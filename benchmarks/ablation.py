@@ -51,7 +51,7 @@ class Lab:
 
     @functools.cached_property
     def pairs(self) -> list[Pair]:
-        found = load_pairs(self.args.pairs)
+        found = list(load_pairs(self.args.pairs))
         n = min(self.args.pairs_limit or len(found), len(found))
         return [found[i * len(found) // n] for i in range(n)]  # spread over the cameras
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "label": Command("Write one pseudo-label per noisy image; run again after any interruption.", train.label_arguments, train.label),
     "distill": Command("Stage 2: train a student on stored pseudo-labels.", train.distill_arguments, train.distill),
     "evaluate": Command("PSNR and SSIM on clean images with synthetic noise, or on pairs.", evaluate.evaluate_arguments, evaluate.evaluate),
+    "submit": Command("Write a submission to the servers of SIDD or DND.", evaluate.submit_arguments, evaluate.submit),
     "simulate": Command(
         "Write a frozen noisy copy of a folder of clean images.", evaluate.simulate_arguments, evaluate.simulate, device=False
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from fastbsn.io.image_files import list_images, read_image
 
 
 class Pair(NamedTuple):
-    """A photograph and its reference, float32 [C, H, W] in [0, 1]."""
+    """A noisy image and its clean version, float32 [C, H, W] in [0, 1] units."""
 
     name: str
     noisy: NDArray[np.float32]
@@ -51,8 +52,8 @@ def load_clean(folder: str | os.PathLike[str], channels: int | None = None) -> l
     return [(path.name, load_image(path, channels)) for path in _images(Path(folder))]
 
 
-def load_pairs(noisy: str | os.PathLike[str], clean: str | os.PathLike[str] | None = None, channels: int | None = None) -> list[Pair]:
-    """Pairs by name: from two folders (same name, any suffix), or from one with `NAME_real.*` (noisy) and `NAME_mean.*`.
+def load_pairs(noisy: str | os.PathLike[str], clean: str | os.PathLike[str] | None = None, channels: int | None = None) -> Iterator[Pair]:
+    """Pairs by name, read one by one: from two folders (same name, any suffix), or from one with `NAME_real.*` (noisy) and `NAME_mean.*`.
 
     Raises:
         InputError: no pairs, an image without its partner, or partners of different shapes.
@@ -70,11 +71,14 @@ def load_pairs(noisy: str | os.PathLike[str], clean: str | os.PathLike[str] | No
             f"{noisy}: {len(left)} noisy and {len(right)} clean images, {len(alone)} without a partner {alone[:3]}; expected pairs: "
             "two folders with equal names, or one with NAME_real.* and NAME_mean.*"
         )
-    pairs = [Pair(name, load_image(left[name], channels), load_image(right[name], channels)) for name in sorted(left)]
-    for name, x, y in pairs:
-        if x.shape != y.shape:
-            raise InputError(f"{name}: noisy image has shape {x.shape} and clean image {y.shape}; expected the same")
-    return pairs
+    return (_load_pair(name, left[name], right[name], channels) for name in sorted(left))
+
+
+def _load_pair(name: str, noisy: Path, clean: Path, channels: int | None) -> Pair:
+    x, y = load_image(noisy, channels), load_image(clean, channels)
+    if x.shape != y.shape:
+        raise InputError(f"{name}: noisy image has shape {x.shape} and clean image {y.shape}; expected the same")
+    return Pair(name, x, y)
 
 
 def _images(folder: Path) -> list[Path]:

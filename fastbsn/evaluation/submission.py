@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastbsn.errors import InputError
 from fastbsn.io.atomic import atomic_file
-from fastbsn.io.mat import read_mat, require
+from fastbsn.io.mat import read_dnd, read_mat, read_sidd, require
 
 PathLike = str | os.PathLike[str]
 
@@ -86,3 +87,47 @@ def bundle_dnd(folder: PathLike, images: int = 50, crops: int = 20) -> Path:
         contents = {"Idenoised": _cells(arrays, (crops,)), "israw": False, "eval_version": "1.0"}
         _save(target / f"{image:04d}.mat", contents, sum(array.nbytes for array in arrays))
     return target
+
+
+def submit_sidd(
+    denoise: Callable[[NDArray], NDArray], blocks: PathLike, path: PathLike, description: Mapping[str, str] | None = None
+) -> int:
+    """Denoise the blocks of a SIDD file and write the submission; returns the number of blocks.
+
+    Args:
+        denoise: uint8 [H, W, 3] -> the same.
+        blocks: `BenchmarkNoisyBlocksSrgb.mat`.
+        path, description: as for `write_sidd`.
+
+    Raises:
+        InputError, FileFormatError, StorageError: see `read_sidd` and `write_sidd`.
+    """
+    noisy = read_sidd(blocks)
+    output, start = np.empty_like(noisy), time.perf_counter()
+    for i in np.ndindex(*noisy.shape[:2]):
+        output[i] = denoise(noisy[i])
+    megapixels = noisy.size / noisy.shape[-1] / 1e6
+    write_sidd(path, output, (time.perf_counter() - start) / megapixels, description)
+    return int(np.prod(noisy.shape[:2]))
+
+
+def submit_dnd(denoise: Callable[[NDArray], NDArray], data: PathLike, folder: PathLike) -> int:
+    """Denoise the crops of DND sRGB into `folder` and bundle them; returns the number of crops.
+
+    Args:
+        denoise: float32 [H, W, 3] in [0, 1] -> the same.
+        data: folder with `info.mat` and `images_srgb`.
+        folder: made if needed; `folder/bundled` is what the server accepts.
+
+    Raises:
+        InputError, FileFormatError, StorageError: see `read_dnd` and `bundle_dnd`.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    counts: dict[int, int] = {}
+    for image, crop, noisy in read_dnd(data):
+        write_dnd_crop(folder, image, crop, np.clip(denoise(noisy), 0, 1))
+        counts[image] = crop
+    if len(set(counts.values())) != 1:
+        raise InputError(f"{data}: images have {sorted(set(counts.values()))} crops; expected one count for all, as DND is published")
+    bundle_dnd(folder, len(counts), counts[1])
+    return sum(counts.values())

@@ -42,7 +42,7 @@ def test_pairs_of_two_folders_and_of_one(tmp_path, rng):
     write_image(tmp_path / "clean" / "x.tif", images["b"])
     write_image(tmp_path / "one" / "y_real.png", images["c"])
     write_image(tmp_path / "one" / "y_mean.png", images["d"])
-    for pairs, names in [(load_pairs(tmp_path / "noisy", tmp_path / "clean"), "xab"), (load_pairs(tmp_path / "one"), "ycd")]:
+    for pairs, names in [(list(load_pairs(tmp_path / "noisy", tmp_path / "clean")), "xab"), (list(load_pairs(tmp_path / "one")), "ycd")]:
         ((name, noisy, clean),) = pairs
         assert name == names[0]
         assert np.array_equal(np.rint(noisy[0] * 255), images[names[1]]) and np.array_equal(np.rint(clean[0] * 255), images[names[2]])
@@ -62,7 +62,7 @@ def test_incomplete_and_damaged_sets_are_refused(tmp_path, rng):
     write_image(tmp_path / "noisy" / "b.png", np.zeros((5, 4), np.uint8))
     (tmp_path / "noisy" / "a.png").unlink()
     with pytest.raises(InputError, match="expected the same"):
-        load_pairs(tmp_path / "noisy", tmp_path / "clean")
+        list(load_pairs(tmp_path / "noisy", tmp_path / "clean"))
     (tmp_path / "clean" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(FileFormatError, match="b.png"):
-        load_pairs(tmp_path / "noisy", tmp_path / "clean")
+        list(load_pairs(tmp_path / "noisy", tmp_path / "clean"))

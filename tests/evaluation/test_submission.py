@@ -9,7 +9,8 @@ import pytest
 import scipy.io
 
 from fastbsn.errors import FileFormatError, InputError
-from fastbsn.evaluation.submission import bundle_dnd, write_dnd_crop, write_sidd
+from fastbsn.evaluation.submission import bundle_dnd, submit_dnd, submit_sidd, write_dnd_crop, write_sidd
+from tests.io.test_mat import dnd
 
 
 def test_sidd(tmp_path, rng):
@@ -49,3 +50,19 @@ def test_dnd(tmp_path, rng):
         bundle_dnd(tmp_path, images=2, crops=3)
     with pytest.raises(InputError):
         write_dnd_crop(tmp_path, 1, 1, crops[1, 1][..., 0])
+
+
+def test_a_denoiser_makes_a_whole_submission(tmp_path, rng):
+    blocks = rng.integers(0, 250, (2, 3, 16, 16, 3), np.uint8)
+    path = tmp_path / "BenchmarkNoisyBlocksSrgb.mat"
+    scipy.io.savemat(path, {"BenchmarkNoisyBlocksSrgb": blocks})
+    assert submit_sidd(lambda x: x + 1, path, tmp_path / "SubmitSrgb.mat") == 6
+    back = scipy.io.loadmat(tmp_path / "SubmitSrgb.mat")
+    assert np.array_equal(back["DenoisedBlocksSrgb"][1, 2], blocks[1, 2] + 1) and back["TimeMPSrgb"].item() > 0
+
+    images = [rng.random((20, 24, 3)).astype(np.float32) for _ in range(2)]
+    dnd(tmp_path / "dnd", images, [[(1, 1, 8, 9), (5, 5, 12, 13)]] * 2)
+    assert submit_dnd(lambda x: x * 2, tmp_path / "dnd", tmp_path / "out") == 4
+    cells = scipy.io.loadmat(tmp_path / "out" / "bundled" / "0002.mat")["Idenoised"].ravel()
+    assert len(cells) == 2 and cells[1].max() <= 1
+    np.testing.assert_allclose(cells[0], np.clip(2 * images[1][:8, :9], 0, 1), rtol=1e-6)

@@ -52,7 +52,7 @@ def test_truncated_and_too_large_arrays_are_refused(tmp_path, rng):
 
 def dnd(folder, images: list[np.ndarray], boxes: list[list[tuple[int, int, int, int]]]) -> None:
     """As MATLAB writes version 7.3: arrays transposed, boxes behind references."""
-    (folder / "images_srgb").mkdir()
+    (folder / "images_srgb").mkdir(parents=True)
     for i, image in enumerate(images, 1):
         with h5py.File(folder / "images_srgb" / f"{i:04d}.mat", "w") as file:
             file["InoisySRGB"] = image.T
