@@ -49,7 +49,9 @@ class BuildWithNvcc(build_ext):
         import pybind11
 
         includes = [f"-I{path}" for path in (pybind11.get_include(), sysconfig.get_paths()["include"])]
-        gencode = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in ARCHS]
+        # With its PTX, which the driver compiles for later GPUs; that of "90a" runs on no other.
+        codes = {arch: f"sm_{arch}" if arch[-1].isalpha() else f"[sm_{arch},compute_{arch}]" for arch in ARCHS}
+        gencode = [f"'-gencode=arch=compute_{arch},code={code}'" for arch, code in codes.items()]
         archs = ["'-DFASTBSN_ARCHS=\"" + ",".join(ARCHS) + "\"'"]
         build = Path(self.build_temp).resolve() / "csrc"
         build.mkdir(parents=True, exist_ok=True)

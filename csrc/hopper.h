@@ -63,7 +63,8 @@ struct Hopper : Worker<B, 4> {
         barrier_wait(rows_empty(), round++ % 2 ^ 1);
         this->load_rows(threadIdx.x - 32, ROW_THREADS);
         if constexpr (B.image > 0) this->make_columns(threadIdx.x - 32, ROW_THREADS);
-        wait_copies();
+        commit_copies();
+        wait_copies<0>();
         fence_async();
         barrier_arrive(rows_full());
     }

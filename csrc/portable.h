@@ -1,7 +1,7 @@
 // A block on tensor cores of sm_80 and later: rings in shared memory, ldmatrix + mma.sync, cp.async.
 //
 // Warps stand in a grid of 4 (pixels) by 1 or 2 (channels). Weights stream through two chunks of shared memory, one in use
-// while the next arrives; the rows of the next step arrive while the later stages compute.
+// while the next arrives; the rows of the next step arrive in shares, one behind each chunk of the later stages.
 #pragma once
 #include "epilogue.h"
 
@@ -14,6 +14,10 @@ struct Portable : Worker<B, 2> {
 
     static constexpr int WARPS_N = B.up ? 2 : 1, WARPS = 4 * WARPS_N, THREADS = 32 * WARPS;
     static constexpr int SHARED_BYTES = 16 * AT.end;
+
+    static constexpr int chunks(int segment) { return ceil_div(k_steps(B, segment), steps_per_chunk(segment)); }
+    // Of the next step's rows; the last chunk brings none, so that they are there when the step begins.
+    static constexpr int SHARES = std::max(1, chunks(2) + chunks(3) - 1);
 
     // Stage 2 has too few channels to share out: every warp has its own pixels there.
     static constexpr int warps_n(int stage) { return stage == 2 ? 1 : WARPS_N; }
@@ -39,7 +43,15 @@ struct Portable : Worker<B, 2> {
         const int count = min(steps_per_chunk(SEGMENT), k_steps(B, SEGMENT) - k) * step_octets(B, SEGMENT);
         const uint16_t* from = p.weights + 8 * (segment_at(B, SEGMENT) + k * step_octets(B, SEGMENT));
         for (int i = threadIdx.x; i < count; i += THREADS) copy_async(at(AT.weights + chunk * chunk_octets(B) + i), from + 8 * i);
+        commit_copies();
         chunk ^= 1;
+    }
+
+    // Always a group, if an empty one, so that a wait for a chunk can leave the share behind it on its way.
+    FASTBSN_PTX void load_next_rows(int share) {
+        if (share < SHARES && ++step < p.steps) this->load_rows(threadIdx.x + THREADS * share, THREADS * SHARES);
+        if (share < SHARES) --step;
+        commit_copies();
     }
 
     // Address of the 16 pixels from m on, this lane's row of the fragment.
@@ -66,9 +78,10 @@ struct Portable : Worker<B, 2> {
         const int lane_octet = phase * 2 * N + lane / 8 % 2 * N + first_n(stage) + lane % 8 + lane / 16 * 8;
         for (int k0 = 0; k0 < steps; k0 += per) {
             const uint32_t weights = at(AT.weights + (chunk ^ 1) * chunk_octets(B) + lane_octet);
-            wait_copies();
+            wait_copies<stage == 0 ? 0 : 1>();
             __syncthreads();
             k0 + per < steps ? load_chunk<SEGMENT>(k0 + per) : load_chunk<next(SEGMENT)>(0);
+            load_next_rows(stage == 0 ? SHARES : k0 / per + (SEGMENT == 3) * chunks(2));
             const int count = min(per, steps - k0);
             for (int k = 0; k < count; ++k) {
                 const Operand o = operand(B, SEGMENT, k0 + k);
@@ -92,12 +105,6 @@ struct Portable : Worker<B, 2> {
         }
     }
 
-    FASTBSN_PTX void load_next_rows() {
-        ++step;
-        if (step < p.steps) this->load_rows(threadIdx.x, THREADS);
-        --step;
-    }
-
     template <int STAGE>
     FASTBSN_PTX void run_stage() {
         constexpr int MT = m_tiles(STAGE), NT = n_tiles(STAGE);
@@ -106,8 +113,10 @@ struct Portable : Worker<B, 2> {
             if constexpr (B.image > 0) this->make_columns(threadIdx.x, THREADS);
             accumulate<0>(sum);
             accumulate<1>(sum);
-            __syncthreads();  // every warp is done with the input rows
-            load_next_rows();
+            if constexpr (LAST == 0) {
+                __syncthreads();  // every warp is done with the input rows
+                load_next_rows(0);
+            }
         } else {
             accumulate<STAGE + 1>(sum);
         }
@@ -128,13 +137,14 @@ struct Portable : Worker<B, 2> {
         for (int64_t index = blockIdx.x; index < tiles(p); index += gridDim.x) {
             t = tile(B, p, index), step = 0;
             this->load_rows(threadIdx.x, THREADS);
+            commit_copies();
             for (; step < p.steps; ++step) {
                 run_stage<0>();
                 if constexpr (LAST > 0) run_stage<1>();
                 if constexpr (LAST > 1) run_stage<2>();
             }
         }
-        wait_copies();
+        wait_copies<0>();
     }
 };
 

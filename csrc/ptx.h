@@ -30,7 +30,12 @@ FASTBSN_PTX void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
 FASTBSN_PTX void copy_async(uint32_t destination, const void* source, bool valid = true) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(valid ? 16 : 0) : "memory");
 }
-FASTBSN_PTX void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+FASTBSN_PTX void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }  // those issued since the last commit become a group
+// Until at most PENDING of this thread's groups, the newest ones, are on their way.
+template <int PENDING>
+FASTBSN_PTX void wait_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
 
 FASTBSN_PTX uint32_t pack_bf16(float low, float high) {
     uint32_t r;

@@ -16,18 +16,18 @@ from typing import Any
 from fastbsn.kernels.call import Config, width
 
 TABLE = Path(__file__).with_name("tuning.json")
-SHARED = {"sm_80": 163 * 1024, "sm_89": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}  # bytes per block
-TMA = ("sm_90", "sm_100")
+SHARED = {"sm_80": 163 * 1024, "sm_89": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "sm_120": 99 * 1024}  # bytes per block
+TMA = ("sm_90", "sm_100", "sm_120")
 TUNED = (48, 64, 96, 128)
 INTERPRETER = Config(128, 32, 4, 2)
 _forced: dict[str, Config] = {}
 
 
 def architecture(major: int, minor: int) -> str:
-    """The table column for a compute capability: by tensor-core generation and shared memory."""
+    """The table column for a compute capability: by tensor-core generation and shared memory; of unknown ones, the least of both."""
     if major == 8:
         return "sm_80" if minor in (0, 7) else "sm_89"
-    return {9: "sm_90", 10: "sm_100"}.get(major, "sm_89")
+    return {9: "sm_90", 10: "sm_100", 11: "sm_100"}.get(major, "sm_120")
 
 
 @cache

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
+from importlib import import_module, metadata
 
 import torch
 from torch import Tensor
@@ -52,11 +52,22 @@ def backend(name: str) -> Iterator[None]:
         _choice.name = before
 
 
+def _triton_version() -> str | None:
+    """Without importing it, but where it was installed under another name, such as triton-windows."""
+    try:
+        return metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        pass
+    try:
+        return import_module("triton").__version__
+    except ImportError:
+        return None
+
+
 def why_not(device: str, index: int, dtype: torch.dtype, channels: tuple[int, ...]) -> str | None:
     """Why the Triton kernels cannot run on these tensors, as a sentence, or None."""
-    try:
-        version = metadata.version("triton")
-    except metadata.PackageNotFoundError:
+    version = _triton_version()
+    if version is None:
         return "triton is not installed"
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TRITON:
         return f"triton {version} is installed; expected {OLDEST_TRITON[0]}.{OLDEST_TRITON[1]} or later"

@@ -41,7 +41,14 @@ struct Rendezvous {
 struct Copy {
     uint32_t to;
     const void* from;
+    int64_t products;  // of the issuing thread by then
 };
+
+struct Counts {
+    int64_t row_copies;      // asynchronous copies of 16 bytes below `Block::weights`
+    int64_t rows_at_once;    // those whose thread waits for them before it has multiplied anything since
+};
+inline Counts counts;
 
 struct Fiber {
     ucontext_t context;
@@ -67,7 +74,9 @@ struct Block {
     std::vector<Fiber> fibers;
     std::vector<std::vector<unsigned>> ready;  // by warp
     unsigned favourite = 0;
-    std::vector<std::vector<Copy>> copies;
+    std::vector<std::vector<std::vector<Copy>>> copies;  // by thread: groups, the last one open
+    std::vector<int64_t> products;  // by thread
+    uint32_t weights = 0;           // first byte of shared memory that holds weights
     std::vector<Rendezvous> warps, groups;  // 32 and 128 threads
     Rendezvous all, consumers;       // consumers: threads 128 to 383
     std::vector<uint8_t> unfenced;                // by word of shared memory: written, and not yet visible to wgmma
@@ -132,12 +141,12 @@ inline void entry() {
 }
 
 // One thread block of `threads` threads with `bytes` of shared memory; `body` is the kernel.
-inline void run(unsigned index, unsigned grid, unsigned threads, size_t bytes, unsigned seed, std::function<void()> body) {
+inline void run(unsigned index, unsigned grid, unsigned threads, size_t bytes, uint32_t weights, unsigned seed, std::function<void()> body) {
     constexpr size_t STACK = 256 << 10;
     Block b;
     block = &b;
-    b.shared.assign(bytes, 0xff), b.body = std::move(body), b.random.seed(seed), b.alive = threads;
-    b.ready.resize(threads / 32), b.fibers.resize(threads), b.copies.resize(threads), b.scheduler.started = true;
+    b.shared.assign(bytes, 0xff), b.weights = weights, b.body = std::move(body), b.random.seed(seed), b.alive = threads;
+    b.ready.resize(threads / 32), b.fibers.resize(threads), b.copies.assign(threads, {{}}), b.products.resize(threads), b.scheduler.started = true;
     b.warps.assign(threads / 32, {32, 0, {}, std::vector<void*>(32)});
     b.groups.assign(threads / 128, {128, 0, {}, std::vector<void*>(128)});
     b.all = {int(threads), 0, {}, std::vector<void*>(threads)};
@@ -190,6 +199,7 @@ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
         const uint32_t* a;
         uint32_t b[2];
     } mine{d, a, {b0, b1}};
+    ++emulate::block->products[threadIdx.x];
     emulate::meet(emulate::block->warps[threadIdx.x / 32], threadIdx.x % 32, 3, &mine, [](std::vector<void*>& lanes) {
         float a[16][16], b[16][8], d[16][8];
         const auto each = [&](auto f) {
@@ -213,14 +223,23 @@ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 }
 
 inline void copy_async(uint32_t destination, const void* source, bool valid = true) {
-    const emulate::Copy copy{destination, valid ? source : nullptr};
+    const emulate::Copy copy{destination, valid ? source : nullptr, emulate::block->products[threadIdx.x]};
     for (uint16_t& v : emulate::at<emulate::Octet>(destination).v) v = 0x7fc0;
-    emulate::block->copies[threadIdx.x].push_back(copy);
+    emulate::block->copies[threadIdx.x].back().push_back(copy);
 }
-inline void wait_copies() {
-    for (const emulate::Copy& c : emulate::block->copies[threadIdx.x])
-        emulate::write(c.to, c.from ? *static_cast<const emulate::Octet*>(c.from) : emulate::Octet{});
-    emulate::block->copies[threadIdx.x].clear();
+inline void commit_copies() { emulate::block->copies[threadIdx.x].emplace_back(); }
+template <int PENDING>
+void wait_copies() {
+    std::vector<std::vector<emulate::Copy>>& groups = emulate::block->copies[threadIdx.x];
+    const auto end = groups.end() - std::min<size_t>(groups.size(), PENDING + 1);
+    for (auto group = groups.begin(); group != end; ++group)
+        for (const emulate::Copy& c : *group) {
+            emulate::write(c.to, c.from ? *static_cast<const emulate::Octet*>(c.from) : emulate::Octet{});
+            if (c.to >= emulate::block->weights) continue;
+            ++emulate::counts.row_copies;
+            emulate::counts.rows_at_once += c.products == emulate::block->products[threadIdx.x];
+        }
+    groups.erase(groups.begin(), end);
 }
 
 inline uint32_t pack_bf16(float low, float high) { return to_bf16(low) | uint32_t(to_bf16(high)) << 16; }

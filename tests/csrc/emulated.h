@@ -13,7 +13,7 @@ template <class Kernel>
 void run_kernel(const Op& op, unsigned grid, unsigned seed) {
     for (unsigned index = 0; index < grid; ++index) {
         emulate::reset_hopper();
-        emulate::run(index, grid, Kernel::THREADS, Kernel::SHARED_BYTES, seed + index, [&] { Kernel(op.params, emulate::block->shared.data()).run(); });
+        emulate::run(index, grid, Kernel::THREADS, Kernel::SHARED_BYTES, 16 * Kernel::AT.weights, seed + index, [&] { Kernel(op.params, emulate::block->shared.data()).run(); });
     }
 }
 

@@ -15,9 +15,9 @@ static float difference(const T* a, const T* b, int64_t count, F value) {
     return most / std::max(largest, 1e-6f);
 }
 
-// The plan's blocks in order, each on the CPU executor's inputs. Returns their number, or -1 with a message.
+// The plan's blocks in order, each on the CPU executor's inputs, and what they did. Returns their number, or -1 with a message.
 extern "C" int compare_paths(int in_channels, int channels, int depth, int batch, int h, int w, int path, int64_t shared, int processors, int grid,
-                             unsigned seed, const float** layers, float* image, float* result, float* differences, char* message, int room) {
+                             unsigned seed, const float** layers, float* image, float* result, float* differences, emulate::Counts* counts, char* message, int room) {
     try {
         const Plan plan({in_channels, channels, depth}, batch, h, w, Path(path), shared, processors);
         std::vector<uint8_t> expected(plan.arena_bytes, 0xff), weights(plan.weight_bytes);
@@ -35,7 +35,9 @@ extern "C" int compare_paths(int in_channels, int channels, int depth, int batch
             const Buffer none{}, &buffer = out < 0 ? none : plan.buffers[out];
             const int64_t count = int64_t(batch) * buffer.channels * buffer.h * buffer.w;
             if (out >= 0) std::fill_n(got.begin() + buffer.offset, 2 * count, 0xff);
+            emulate::counts = {};
             run_emulated(plan.bind(got.data(), weights.data(), describe(image), describe(other.data()))[i], plan.path, grid, seed);
+            counts[i] = emulate::counts;
             differences[i] = out < 0 ? difference(result, other.data(), pixels, [](float x) { return x; })
                                      : difference(reinterpret_cast<uint16_t*>(&expected[buffer.offset]), reinterpret_cast<uint16_t*>(&got[buffer.offset]),
                                                   count, from_bf16);

@@ -69,6 +69,14 @@ def test_no_kernel_spills_on_any_architecture(build: tuple[Path, str]) -> None:
         assert warning not in report, report[max(0, report.find(warning) - 500) :][:1000]
 
 
+def test_later_gpus_find_ptx(build: tuple[Path, str]) -> None:
+    """Of every plain architecture; that of 90a runs on no other GPU, so it would be of no use."""
+    triton = pytest.importorskip("triton", reason="cuobjdump comes with triton")
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    listing = subprocess.run([tool, "--list-ptx", build[0]], capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"\.sm_(\w+)\.ptx", listing)) == {arch for arch in ARCHS if arch.isdigit()}
+
+
 def test_import_needs_neither_torch_nor_driver(build: tuple[Path, str]) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import _C\n"

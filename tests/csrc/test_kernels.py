@@ -17,17 +17,26 @@ from .conftest import layer_pointers, random_unet
 SIZES = {"wide": (1, 166912), "narrow": (1, 101376), "hopper": (2, 232448)}  # path, and bytes for one block: sm_80; sm_86, 89, 120; sm_90
 
 
-def compare(library: ctypes.CDLL, net: UNet, x: Tensor, path: int, shared: int, processors: int, grid: int) -> list[float]:
-    """Per block: the largest difference, relative to the largest value."""
+class Counts(ctypes.Structure):
+    """`emulate::Counts`: what the emulated GPU saw of one block."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("row_copies", "rows_at_once")]
+
+
+def compare(
+    library: ctypes.CDLL, net: UNet, x: Tensor, path: int, shared: int, processors: int, grid: int
+) -> tuple[list[float], list[Counts]]:
+    """Per block: the largest difference, relative to the largest value; and what was counted."""
     n, c, h, w = x.shape
     pointers, _alive = layer_pointers(net)
-    y, differences, message = torch.empty_like(x), (ctypes.c_float * 32)(), ctypes.create_string_buffer(400)
+    y, message = torch.empty_like(x), ctypes.create_string_buffer(400)
+    differences, counts = (ctypes.c_float * 32)(), (Counts * 32)()
     blocks = library.compare_paths(
         *(c, net.config["channels"], net.depth, n, h, w, path, ctypes.c_int64(shared), processors, grid, SEED, pointers),
-        *(ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(y.data_ptr()), differences, message, len(message)),
+        *(ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(y.data_ptr()), differences, counts, message, len(message)),
     )
     assert blocks >= 0, message.value.decode()
-    return list(differences)[:blocks]
+    return list(differences)[:blocks], list(counts)[:blocks]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +60,15 @@ def test_kernels_equal_the_executor(
 ) -> None:
     net = random_unet(in_channels, 48, depth)
     x = torch.rand(shape[0], in_channels, *shape[1:])
-    differences = compare(library("kernels.cpp"), net, x, *SIZES[size], processors, grid)
+    differences, _ = compare(library("kernels.cpp"), net, x, *SIZES[size], processors, grid)
     assert len(differences) == 2 * depth + 1
     # Sums in another order may round to the next bf16; the last block's result is fp32, after sums of such values.
     assert all(d <= 2**-7 for d in differences), differences
+
+
+def test_rows_arrive_while_blocks_of_several_stages_multiply(library: Callable[[str], ctypes.CDLL]) -> None:
+    """All but those that a tile begins with: 6 of the 10 that a tile of two steps reads, 6 of 18 in one of four."""
+    x = torch.rand(1, 1, 34, 5)
+    _, counts = compare(library("kernels.cpp"), random_unet(1, 48, 2), x, *SIZES["wide"], 1, 1)
+    decoders = counts[3:]
+    assert [block.rows_at_once / block.row_copies for block in decoders] == [pytest.approx(6 / 10), pytest.approx(6 / 18)]

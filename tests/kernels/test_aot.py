@@ -25,9 +25,10 @@ SAMPLE = """
 import sys
 from fastbsn.kernels import aot, shipped
 rows = []
-for item in shipped.shipped("sm_90", {"light": (96,), "paper": (96,)}):
-    if item.name in ("residual", "wgrad", "mdc rest"):
-        rows.append(aot.check(item, "sm_90", "fp16"))
+for arch in ("sm_90", "sm_120"):
+    for item in shipped.shipped(arch, {"light": (96,), "paper": (96,)}):
+        if item.name in ("residual", "wgrad", "mdc rest"):
+            rows.append(aot.check(item, arch, "fp16"))
 aot.write_json(sys.argv[1], rows)
 """
 
@@ -86,9 +87,10 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
 
 
 def test_a_sample_passes(sample):
-    assert sorted(row["kernel"] for row in sample) == ["mdc rest", "residual", "wgrad"]
+    assert sorted(row["kernel"] for row in sample) == sorted(["mdc rest", "residual", "wgrad"] * 2)
     assert all(row["faults"] == [] for row in sample), sample
-    assert all({"HGMMA", "UTMALDG"} <= set(row["loops"][0]) for row in sample)
+    assert all({"HGMMA", "UTMALDG"} <= set(row["loops"][0]) for row in sample if row["arch"] == "sm_90")
+    assert all({"HMMA", "UTMALDG"} <= set(row["instructions"]) for row in sample if row["arch"] == "sm_120")
 
 
 def test_faults_are_found(sample):
@@ -101,11 +103,16 @@ def test_faults_are_found(sample):
     assert "scratch" in aot.faults(good | {"scratch": 128}, loop, True)[0]
     assert "has LDSM" in aot.faults(good, loop.replace("UTMALDG.2D [UR1]", "UTMALDG.2D [UR1] ; /*0028*/ LDSM R2"), True)[0]
     assert "fed by UTMALDG" in aot.faults(good, loop.replace("UTMALDG", "LDG"), True)[0]
+    on_stack = good | {"arch": "sm_120", "shared": 0, "stack": 8, "instructions": {"STL": 1}}
+    assert aot.faults(on_stack, "/*0010*/ STL [R1], RZ ;\n", True) == []
+    spilled = "/*0010*/ LDL R2, [R1] ;\n/*0020*/ @P0 BRA 0x10 ;\n/*0030*/ EXIT ;\n"
+    assert aot.faults(on_stack, spilled, True) == ["a loop has LDL"]
     assert "no loop with HGMMA" in aot.faults(good, loop.replace("0x10", "0x40"), True)[0]
 
 
 @pytest.mark.parametrize(
-    ("capability", "arch", "tma"), [((8, 6), "sm_89", False), ((9, 0), "sm_90", True), ((10, 3), "sm_100", True), ((12, 0), "sm_89", True)]
+    ("capability", "arch", "tma"),
+    [((8, 6), "sm_89", False), ((9, 0), "sm_90", True), ((10, 3), "sm_100", True), ((12, 1), "sm_120", True), ((13, 0), "sm_120", True)],
 )
 def test_descriptors_are_made_on_the_host_wherever_the_gpu_has_tma(capability, arch, tma, monkeypatch):
     monkeypatch.setattr(launch, "INTERPRETER", False)
@@ -122,4 +129,4 @@ def test_every_tuned_width_has_an_entry_on_every_architecture():
                 for channels in (8, *tuning.TUNED):
                     config = tuning.config(kernel, arch, channels, itemsize)
                     assert 256 % config.block == 0, "P is a multiple of 256"
-    assert tuning.architecture(9, 0) == "sm_90" and tuning.architecture(8, 6) == "sm_89" and tuning.architecture(12, 0) == "sm_89"
+    assert tuning.architecture(9, 0) == "sm_90" and tuning.architecture(8, 6) == "sm_89"

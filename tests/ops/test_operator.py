@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 
@@ -96,6 +97,20 @@ def test_reasons(monkeypatch):
     assert why(DEVICE, 0, torch.float32, (1024, 8)) is None
     monkeypatch.setattr(dispatch.metadata, "version", lambda _: "3.5.1")
     assert "triton 3.5.1 is installed; expected 3.6 or later" in why(DEVICE, 0, torch.float32, (8,))
+
+
+def test_triton_of_another_distribution(monkeypatch):
+    """triton-windows, for example: the module is the same."""
+
+    def version(name):
+        raise dispatch.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(dispatch.metadata, "version", version)
+    assert dispatch.why_not(DEVICE, 0, torch.float32, (8,)) is None
+    monkeypatch.setattr(sys.modules["triton"], "__version__", "3.5.1.post2")
+    assert "triton 3.5.1.post2 is installed; expected 3.6 or later" in dispatch.why_not(DEVICE, 0, torch.float32, (8,))
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert dispatch.why_not(DEVICE, 0, torch.float32, (8,)) == "triton is not installed"
 
 
 def test_reason_without_a_gpu(monkeypatch):
