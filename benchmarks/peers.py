@@ -27,10 +27,10 @@ from benchmarks.subjects import student
 from benchmarks.tables import render
 from fastbsn import Denoiser
 from fastbsn.evaluation.metrics import psnr
-from fastbsn.evaluation.simulate import as_unit
 from fastbsn.evaluation.synthetic import NoiseSpec, parse_noise
 from fastbsn.io.atomic import write_json
 from fastbsn.io.image_files import list_images, read_image
+from fastbsn.pixels import as_unit
 
 Array = np.ndarray
 CAREAMICS = Path(__file__).parent / "careamics_worker.py"

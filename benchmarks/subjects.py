@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.images import noisy_batches
 from fastbsn import ops
-from fastbsn.denoiser import WEIGHTS
 from fastbsn.io.weights import load_networks
+from fastbsn.models import WEIGHTS
 from fastbsn.nets import DBSN, UNet
 
 RIDGE = 1e-2

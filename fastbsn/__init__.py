@@ -1,12 +1,14 @@
 """fastbsn: noisy images in, a denoiser out, clean images out.
 
-Importing this package imports nothing else: public names are loaded when they are first used.
+Importing this package imports no library: public names are loaded when they are first used.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from fastbsn.version import __version__
 
 if TYPE_CHECKING:
     from fastbsn.denoiser import Denoiser
@@ -20,11 +22,10 @@ if TYPE_CHECKING:
         TrainingError,
         WeightsError,
     )
+    from fastbsn.models import list_models
     from fastbsn.nets import DBSN, UNet
 
-__version__ = "0.1.0"
-
-_MODULES = {"Denoiser": "fastbsn.denoiser", "DBSN": "fastbsn.nets", "UNet": "fastbsn.nets"}
+_MODULES = {"Denoiser": "fastbsn.denoiser", "DBSN": "fastbsn.nets", "UNet": "fastbsn.nets", "list_models": "fastbsn.models"}
 
 __all__ = [
     "DBSN",
@@ -39,6 +40,7 @@ __all__ = [
     "UNet",
     "WeightsError",
     "__version__",
+    "list_models",
 ]
 
 

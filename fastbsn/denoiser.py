@@ -6,34 +6,22 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from fastbsn.backends import Prepared, resolve_device, resolve_dtype, select
-from fastbsn.errors import InputError, WeightsError
-from fastbsn.inference import tiling
+from fastbsn.backends import Prepared, resolve_device, resolve_dtype
+from fastbsn.errors import InputError
 from fastbsn.inference.frames import Frames
-from fastbsn.inference.refine import denoise_correlated
+from fastbsn.inference.predictor import Predictor, Tile
 from fastbsn.inference.streaming import stream
-from fastbsn.inference.tiling import Box, Grid
-from fastbsn.nets import DBSN, NoiseModel, UNet, noise_level, posterior_mean, posterior_std
+from fastbsn.models import STUDENT_FILE, find_model
+from fastbsn.nets import UNet
 
-WEIGHTS = Path(__file__).parent / "weights"
-STUDENT_FILE, CONFIG_FILE = "student.safetensors", "config.json"
+CONFIG_FILE = "config.json"
 SIGMAS = (False, True, "posterior")
-LEVEL_WINDOW = 512  # pixels on a side
-
-
-class Estimate(NamedTuple):
-    """Clean estimate [N, C, H, W]; standard deviations of its error and of the noise, broadcastable, or None."""
-
-    image: Tensor
-    std: Tensor | None
-    noise: Tensor | None
 
 
 class Denoiser:
@@ -83,32 +71,13 @@ class Denoiser:
         """
         from fastbsn.io.weights import load_networks
 
-        path = Path(name_or_path)
-        bundled = WEIGHTS / f"{name_or_path}.safetensors"
-        if path.suffix != ".safetensors" and bundled.parent == WEIGHTS and bundled.is_file():
-            path = bundled
-        elif path.is_dir():
-            path = path / STUDENT_FILE
-        if not path.is_file():
-            names = ", ".join(sorted(file.stem for file in WEIGHTS.glob("*.safetensors"))) or "none"
-            raise InputError(
-                f"{name_or_path}: not a bundled model ({names}), a .safetensors file, or a folder with {STUDENT_FILE}; check the name"
-            )
-        return cls(*load_networks(path), device, backend, dtype)
+        return cls(*load_networks(find_model(name_or_path)), device, backend, dtype)
 
     def _use(self, networks: dict[str, nn.Module], header: dict[str, Any]) -> None:
-        net = networks.get("student", networks.get("teacher"))
-        noise_model = networks.get("noise_model")
-        if not isinstance(net, UNet | DBSN) or not isinstance(noise_model, NoiseModel | None):
-            raise WeightsError(f"the weights hold {', '.join(networks) or 'no networks'}; expected 'student' (UNet) or 'teacher' (DBSN)")
-        self.prepared_: Prepared = select(net, self.device, self.backend, self.dtype)
+        self._predictor = Predictor(networks, str(header.get("noise", "gaussian")), self.device, self.backend, self.dtype)
         self.networks_, self.header_ = networks, {k: v for k, v in header.items() if k != "networks"}
-        config: dict[str, Any] = net.config
-        self.channels: int = config["in_channels"]
-        self._teacher = isinstance(net, DBSN)
-        self._noise_model = None if noise_model is None else noise_model.eval().to(self.prepared_.device)
-        # A teacher of correlated noise refines the whole image with random masks.
-        self._correlated = self._teacher and header.get("noise") == "correlated"
+        self.prepared_: Prepared = self._predictor.prepared
+        self.channels: int = self._predictor.channels
 
     @property
     def data_ranges(self) -> dict[str, float]:
@@ -127,7 +96,7 @@ class Denoiser:
         axes: str | None = None,
         channel_axis: int | None = None,
         data_range: float | None = None,
-        tile: str | int | tuple[int, int] | None = "auto",
+        tile: Tile = "auto",
         return_sigma: bool | str = False,
         progress: bool = False,
         nonfinite: str = "repair",
@@ -162,8 +131,7 @@ class Denoiser:
         frames = Frames(x, self.channels, axes, channel_axis, data_range, self.data_ranges, nonfinite)
         self._warn(frames, data_range)
         if frames.count:
-            with torch.no_grad():
-                self._denoise(frames, tile, return_sigma, progress)
+            self._predictor.run(frames, tile, return_sigma, progress=progress)
         return (frames.result(), frames.sigma()) if return_sigma else frames.result()
 
     def stream(
@@ -190,15 +158,16 @@ class Denoiser:
             return self(x, axes, channel_axis, data_range)
 
         def fits(opened: Frames) -> bool:
-            return len(self._grid(opened, "auto").boxes()) == 1
+            return len(self._predictor.grid(opened).boxes()) == 1
 
         return stream(frames, denoise, open_, fits, getattr(self.prepared_.run, "stream", None))
 
     def _check_sigma(self, return_sigma: bool | str) -> None:
         if return_sigma not in SIGMAS:
             raise InputError(f"return_sigma={return_sigma!r}; expected False, True or 'posterior'")
-        if return_sigma and (self._noise_model is None or (return_sigma == "posterior" and not self._teacher)):
-            need = "teacher and its noise model" if return_sigma == "posterior" else "noise model"
+        posterior = return_sigma == "posterior"
+        if return_sigma and not (self._predictor.gives_error if posterior else self._predictor.gives_noise):
+            need = "teacher and its noise model" if posterior else "noise model"
             raise InputError(f"return_sigma={return_sigma!r} needs a {need}; this model holds {', '.join(self.networks_)}: load a teacher")
 
     def _warn(self, frames: Frames, data_range: float | None) -> None:
@@ -211,64 +180,6 @@ class Denoiser:
                 RuntimeWarning,
                 stacklevel=3,
             )
-
-    def _grid(self, frames: Frames, tile: str | int | tuple[int, int] | None) -> Grid:
-        p, h, w = self.prepared_, frames.height, frames.width
-        if self._correlated or tile is None:
-            chosen = h, w
-        elif tile == "auto":
-            limit = tiling.budget(p.device, p.bytes_per_pixel * frames.batch, h * w, frames.nbytes)
-            chosen = tiling.choose_tile(h, w, p.radius, p.multiple, limit)
-        elif isinstance(tile, int):
-            chosen = tile, tile
-        elif isinstance(tile, tuple) and len(tile) == 2 and all(isinstance(t, int) for t in tile):
-            chosen = tile
-        else:
-            raise InputError(f"tile={tile!r}; expected 'auto', None, a size in pixels or (height, width)")
-        return Grid(h, w, chosen, p.radius, p.multiple)
-
-    def _denoise(self, frames: Frames, tile: str | int | tuple[int, int] | None, return_sigma: bool | str, progress: bool) -> None:
-        grid, device, model = self._grid(frames, tile), self.prepared_.device, self._noise_model
-        # Of the whole image, so that a tile is judged as a part of it.
-        gaussian = model is not None and model.kind == "gaussian" and (self._teacher or bool(return_sigma))
-        levels = [self._level(frames, frame) for frame in range(frames.count)] if gaussian else []
-
-        def work(frame: int, box: Box, window: Box) -> None:
-            y = frames.read(frame, window).to(device)
-            image, error, noise = self._estimate(y, levels[frame].to(y) if levels else None)
-            rows, cols = slice(box[0] - window[0], box[1] - window[0]), slice(box[2] - window[2], box[3] - window[2])
-            image = image[..., rows, cols]
-            if not image.isfinite().all():
-                raise InputError(f"the result is not finite around pixel {box[0], box[2]}; check data_range, or use dtype='float32'")
-            frames.write(frame, box, image)
-            sigma = error if return_sigma == "posterior" else noise
-            if return_sigma and sigma is not None:
-                frames.write_sigma(frame, box, sigma.expand(*image.shape[:2], *y.shape[2:])[..., rows, cols])
-
-        release = torch.cuda.empty_cache if device.type == "cuda" else None
-        with tqdm(total=frames.count * grid.height * grid.width, unit="px", unit_scale=True, disable=not progress) as bar:
-            tiling.run(frames.count, grid, work, bar.update, release)
-
-    def _level(self, frames: Frames, frame: int) -> Tensor:
-        """Standard deviation of the noise in one frame, [batch, 1, 1, 1], measured on up to 16 windows spread over it."""
-        boxes = Grid(frames.height, frames.width, (LEVEL_WINDOW, LEVEL_WINDOW), 0).boxes()
-        pieces = [frames.read(frame, box) for box in boxes[:: -(-len(boxes) // 16)]]
-        return torch.tensor([noise_level([p[i] for p in pieces]) for i in range(frames.batch)])[:, None, None, None]
-
-    def _estimate(self, y: Tensor, level: Tensor | None) -> Estimate:
-        """[N, C, H, W] in data-range units -> image, standard deviation of its error, and that of the noise, known or None."""
-        if self._correlated:
-            return Estimate(denoise_correlated(lambda x: self.prepared_(x)[0], y), None, None)
-        model = self._noise_model
-        if not self._teacher:
-            image = self.prepared_(y)
-            return Estimate(image, None, level if level is not None or model is None else _deviation(model.noise(image)))
-        mu, features = self.prepared_(y)
-        if model is None:
-            return Estimate(mu, None, None)
-        s = model(y, mu, features)
-        s = s if level is None else s._replace(n=level)
-        return Estimate(posterior_mean(y, mu, s), posterior_std(s), _deviation(s.n))
 
     def fit(
         self,
@@ -354,8 +265,8 @@ class Denoiser:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write student.safetensors and config.json (for people and other tools) to `folder`, which is made if needed."""
-        from fastbsn import __version__
         from fastbsn.io.atomic import write_json
+        from fastbsn.version import __version__
 
         self._check_fitted()
         folder = Path(folder)
@@ -381,8 +292,3 @@ class Denoiser:
     def _check_fitted(self) -> None:
         if not hasattr(self, "prepared_"):
             raise InputError("this Denoiser is not fitted; call fit(noisy) first, or use Denoiser.from_pretrained('gray-awgn')")
-
-
-def _deviation(n: Tensor) -> Tensor:
-    """Standard deviations [N, C, H, W] of `Noise.n`, which may hold 3x3 factors [N, H, W, 3, 3]."""
-    return n if n.ndim == 4 else (n**2).sum(-1).sqrt().permute(0, 3, 1, 2)

@@ -66,7 +66,7 @@ def _unet(net: UNet, onnx: Any) -> tuple[list[Any], list[Any]]:
         return node("LeakyRelu", conv(name, x), alpha=SLOPE)
 
     def mirrored(x: str, axis: int) -> str:
-        """`nets.unet.mirrored` up to the next multiple."""
+        """`pixels.mirrored` up to the next multiple."""
         n = node("Squeeze", node("Shape", "noisy", start=axis, end=axis + 1))
         length = node("Add", n, node("Mod", node("Neg", n), multiple))  # of the divisor's sign, as in Python
         period = node("Max", one, node("Sub", node("Add", n, n), two))

@@ -20,8 +20,9 @@ def environment() -> dict[str, Any]:
     """{"fastbsn", "python", "platform", "packages", "devices", "device", "dtype", "backends", "models"}; see `backends.status`."""
     import torch
 
-    from fastbsn import __version__, backends
-    from fastbsn.denoiser import WEIGHTS
+    from fastbsn import backends
+    from fastbsn.models import list_models
+    from fastbsn.version import __version__
 
     devices = [
         f"cpu: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
@@ -36,7 +37,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "devices": devices,
         **backends.status(),
-        "models": sorted(path.stem for path in WEIGHTS.glob("*.safetensors")),
+        "models": list_models(),
     }
 
 

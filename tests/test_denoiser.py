@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import fastbsn
-from fastbsn import Denoiser, denoiser
+from fastbsn import Denoiser, denoiser, models
 from fastbsn.errors import BackendError, InputError, WeightsError
 from fastbsn.io.image_files import write_image
 from fastbsn.nets import NoiseModel
@@ -189,7 +189,7 @@ def test_save_and_load_give_the_same_object(tmp_path, rng):
 
 
 def test_bundled_weights_are_found_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(denoiser, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
     tiny_denoiser().save(tmp_path / "gray-tiny.safetensors")
     monkeypatch.chdir(tmp_path)
     assert Denoiser.from_pretrained("gray-tiny").channels == 1
@@ -198,7 +198,7 @@ def test_bundled_weights_are_found_by_name(tmp_path, monkeypatch):
             Denoiser.from_pretrained(name)
 
 
-@pytest.mark.parametrize("file", sorted(denoiser.WEIGHTS.glob("*.safetensors")), ids=lambda f: f.stem)
+@pytest.mark.parametrize("file", sorted(models.WEIGHTS.glob("*.safetensors")), ids=lambda f: f.stem)
 def test_bundled_models_denoise_what_they_are_for(rng, file):
     d = Denoiser.from_pretrained(file.stem, device="cpu")
     clean = photograph(rng, 96, 96, d.channels)

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Each layer may import the layers above it in this list, and itself.
 LAYERS = [
-    ("errors",),
+    ("errors", "version"),
+    ("pixels",),
     ("ops",),
     ("nets",),
-    ("io",),
+    ("io", "models"),
     ("backends", "camera", "inference"),
-    ("evaluation", "training", "denoiser", "export"),
+    ("evaluation", "training", "export"),
+    ("denoiser",),
     ("info", "demo", "commands", "__main__"),
 ]
+EXTENSION = "fastbsn._C"  # compiled
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
 def imports(path: Path) -> set[str]:
-    """Full names of the modules that a file imports, at any depth."""
+    """Full names of the modules that a file imports, at any depth, by `import` or by `import_module("...")`; "a.b." is any in a.b."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"fastbsn(\.\w+)+\.?", node.value):
+            found.add(node.value)
     return found
 
 
@@ -36,6 +45,33 @@ def package_files() -> list[tuple[str, Path]]:
     files = sorted(p for p in (ROOT / "fastbsn").rglob("*.py") if "kernels" not in p.relative_to(ROOT).parts)
     assert len(files) > 20
     return [(p.relative_to(ROOT / "fastbsn").parts[0].removesuffix(".py"), p) for p in files]
+
+
+def module_name(path: Path) -> str:
+    """Dotted name of a file of the package; kernels/ is installed as fastbsn.kernels."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "fastbsn" else ("fastbsn", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def module_graph(files: dict[str, Path]) -> dict[str, set[str]]:
+    """Module -> modules of the package whose names it imports, or takes names from."""
+
+    def modules(name: str) -> set[str]:
+        if name.endswith("."):
+            return {m for m in files if m.startswith(name)}
+        return {next((m for m in (name, name.rpartition(".")[0]) if m in files), "")} - {""}
+
+    return {m: set().union(*map(modules, imports(path) - {EXTENSION})) - {m} for m, path in files.items()}
+
+
+def cycle(graph: dict[str, set[str]]) -> tuple[str, ...]:
+    """The modules of a cycle, or nothing."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return tuple(error.args[1])
+    return ()
 
 
 def test_imports_run_one_way():
@@ -50,6 +86,30 @@ def test_imports_run_one_way():
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_module_imports_itself_by_way_of_others():
+    kernels = [p for p in (ROOT / "kernels").glob("*.py") if p.name != "__init__.py"]
+    graph = module_graph({module_name(p): p for p in [*(p for _, p in package_files()), *kernels]})
+    assert "fastbsn.training.labels" in graph["fastbsn.training.fit"] and "fastbsn.denoiser" in graph["fastbsn"]
+    assert not cycle(graph)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from fastbsn.p import b",
+        "from fastbsn.p.b import f",
+        "def f():\n    import fastbsn.p.b",
+        "import_module('fastbsn.p.b')",
+        "import_module(f'fastbsn.p.{name}')",
+    ],
+)
+def test_a_cycle_is_seen_however_it_is_written(text, tmp_path):
+    files = {"fastbsn.a": tmp_path / "a.py", "fastbsn.p.b": tmp_path / "b.py"}
+    files["fastbsn.a"].write_text(text)
+    files["fastbsn.p.b"].write_text("from fastbsn.a import g")
+    assert set(cycle(module_graph(files))) == {"fastbsn.a", "fastbsn.p.b"}
+
+
 def test_every_module_has_a_layer():
     assert {layer for layer, _ in package_files()} - {"__init__"} <= LEVEL.keys()
 
@@ -60,8 +120,8 @@ def test_only_kernels_import_triton():
 
 
 def test_only_ops_and_backends_reach_kernels_and_extension():
-    def reaches(path: Path) -> bool:
-        return any(n.startswith(("fastbsn.kernels", "fastbsn._C")) for n in imports(path))
+    def reaches(path: Path) -> bool:  # but for the tuner, which `fastbsn tune` starts
+        return any(n.startswith(("fastbsn.kernels", EXTENSION)) for n in imports(path) - {"fastbsn.kernels.tune"})
 
     users = {layer for layer, path in package_files() if reaches(path)}
     assert users <= {"ops", "backends"}, users

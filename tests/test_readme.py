@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastbsn.commands.parser import parser
-from fastbsn.denoiser import WEIGHTS
+from fastbsn.models import WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -14,7 +14,7 @@ from benchmarks.rewrites import on_ops
 from benchmarks.subjects import flop_per_pixel, teacher, weight_bytes
 from benchmarks.suites import shape_name
 from benchmarks.timing import Run
-from fastbsn import Denoiser
+from fastbsn.inference.predictor import Predictor
 from fastbsn.nets import NoiseModel
 from fastbsn.training.labels import label_image
 
@@ -30,8 +30,8 @@ def _networks(small: bool) -> dict[str, Any]:
 
 def _maker(backend: str, dtype: str) -> Callable[[Any, torch.device], Run]:
     def make(networks: dict[str, Any], device: torch.device) -> Run:
-        d = Denoiser(copy.deepcopy(networks), {"noise": "gaussian"}, str(device), backend, dtype)
-        return on_ops("auto" if backend != "reference" else "reference", lambda image: label_image(d, image).label)
+        teacher = Predictor(copy.deepcopy(networks), "gaussian", str(device), backend, dtype)
+        return on_ops("auto" if backend != "reference" else "reference", lambda image: label_image(teacher, image).label)
 
     return make
 

@@ -106,7 +106,9 @@ def _side_by_side(before: Any, after: Any, axes: str, data_range: float | None) 
     """Two arrays as one uint8 picture, before | after."""
     import numpy as np
 
-    full = data_range or {"u1": 255.0, "u2": 65535.0}.get(before.dtype.str[1:], 1.0)
+    from fastbsn.pixels import white
+
+    full = data_range or white(before)
     order = [axes.index(a) for a in "YXC" if a in axes]
     pair = [np.rint(np.clip(x.astype(np.float64) / full, 0, 1) * 255).astype(np.uint8).transpose(order) for x in (before, after)]
     return np.concatenate(pair, axis=1)

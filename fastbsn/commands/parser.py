@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fastbsn import __version__
 from fastbsn.commands import denoise, evaluate, model, train
+from fastbsn.version import __version__
 
 
 class Command(NamedTuple):

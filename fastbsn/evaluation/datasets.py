@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbsn.errors import InputError
-from fastbsn.evaluation.simulate import as_unit
 from fastbsn.io.image_files import list_images, read_image
+from fastbsn.pixels import as_unit
 
 
 class Pair(NamedTuple):

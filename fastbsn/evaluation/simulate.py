@@ -10,16 +10,7 @@ from tqdm import tqdm
 from fastbsn.errors import InputError
 from fastbsn.evaluation.synthetic import NoiseSpec
 from fastbsn.io.image_files import list_images, read_image, write_image
-from fastbsn.training.imageset import LUMA
-
-
-def as_unit(image: np.ndarray, gray: bool = False) -> np.ndarray:
-    """Image [H, W] or [H, W, C] -> float64 [C, H, W] in [0, 1]; alpha is dropped, `gray` takes the luma of colour."""
-    scale = {"u1": 255.0, "u2": 65535.0}.get(image.dtype.str[1:], 1.0)
-    x = np.atleast_3d(image).astype(np.float64)[..., :3] / scale
-    if gray and x.shape[2] == 3:
-        x = np.rint(x @ LUMA * 255)[..., None] / 255 if scale == 255 else (x @ LUMA)[..., None]
-    return x.transpose(2, 0, 1)
+from fastbsn.pixels import as_unit
 
 
 def simulate(clean: str | Path, output: str | Path, noise: NoiseSpec, seed: int = 0, gray: bool = False, progress: bool = True) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fastbsn.errors import InputError
 from fastbsn.inference.tiling import Box
+from fastbsn.pixels import RANGES, dtype_name
 
 Array = np.ndarray | Tensor
 
@@ -25,7 +26,6 @@ LETTERS = "STCZYX"
 CHANNELS = (1, 3, 4)  # sizes that an axis of channels is recognised by
 INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-RANGES = {"uint8": 255.0, "uint16": 65535.0}
 PIL_MODES = ("L", "LA", "RGB", "RGBA", "I", "I;16", "F")
 NONFINITE = ("repair", "raise", "keep")
 REACH = 32  # pixels that repair looks around a non-finite one
@@ -197,7 +197,7 @@ class Frames:
         if self._pil is not None and (axes is not None or channel_axis is not None):
             raise InputError(f"axes={axes!r}, channel_axis={channel_axis} for a PIL image, whose mode {x.mode} says it all; leave them out")
         array = _pixels(x)
-        self.dtype = str(array.dtype).removeprefix("torch.") if isinstance(array, Tensor) else array.dtype.name
+        self.dtype = dtype_name(array)
         if self.dtype not in INTEGERS + FLOATS:
             raise InputError(f"pixels are {array.dtype}; expected one of {', '.join(INTEGERS + FLOATS)}: convert them first")
         shape = tuple(array.shape)

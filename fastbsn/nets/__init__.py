@@ -11,7 +11,7 @@ from fastbsn.nets.noise_model import (
     posterior_std,
 )
 from fastbsn.nets.registry import build
-from fastbsn.nets.unet import UNet, mirrored, pad_to_multiple
+from fastbsn.nets.unet import UNet, pad_to_multiple
 
 __all__ = [
     "DBSN",
@@ -20,7 +20,6 @@ __all__ = [
     "NoiseModel",
     "UNet",
     "build",
-    "mirrored",
     "negative_log_likelihood",
     "noise_level",
     "pad_to_multiple",

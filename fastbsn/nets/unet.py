@@ -10,15 +10,9 @@ from fastbsn.errors import InputError
 from fastbsn.nets.network import Network
 from fastbsn.ops.dispatch import compute_dtype, use_triton
 from fastbsn.ops.triton_unet import unet
+from fastbsn.pixels import mirrored
 
 SLOPE = 0.1
-
-
-def mirrored(size: int, length: int, device: torch.device | None = None) -> Tensor:
-    """Indices [length] that extend `size` pixels by reflection at the last one, which is not repeated; one pixel is repeated."""
-    period = max(1, 2 * (size - 1))
-    i = torch.arange(length, device=device) % period
-    return torch.minimum(i, period - i)
 
 
 def pad_to_multiple(y: Tensor, multiple: int) -> Tensor:

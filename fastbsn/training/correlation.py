@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbsn.training.imageset import ImageSet, to_unit
+from fastbsn.pixels import to_unit
+from fastbsn.training.imageset import ImageSet
 
 BLOCK = 32  # pixels on a side of the flat blocks in which the noise is looked at
 MAX_STRIDE = 5  # larger strides leave too little of the image's structure (Lee et al., AP-BSN, CVPR 2022, table 1)

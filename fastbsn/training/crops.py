@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbsn.training.imageset import ImageSet, to_unit
+from fastbsn.pixels import to_unit
+from fastbsn.training.imageset import ImageSet
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,8 @@ from torch import Tensor
 
 from fastbsn.errors import InputError, TrainingError
 from fastbsn.io.image_files import list_images, read_image
-from fastbsn.nets import mirrored
-
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as the gray BSD68 set was made
-SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}  # integer images map to [0, 1]; floats are taken as they are
+from fastbsn.pixels import RANGES, dtype_name, mirrored
+from fastbsn.training.identity import tensor_digest
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
@@ -24,7 +23,7 @@ def to_tensor(image: np.ndarray) -> Tensor:
         raise InputError(f"training image has shape {image.shape}; expected [H, W] or [H, W, C] with at least one pixel")
     image = image.astype(np.float32) if image.dtype == np.float64 else image
     tensor = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1)))
-    if tensor.dtype not in SCALE and not tensor.is_floating_point():
+    if dtype_name(tensor) not in RANGES and not tensor.is_floating_point():
         raise InputError(f"training image has dtype {image.dtype}; expected uint8, uint16 or a float type")
     if tensor.is_floating_point() and not tensor.isfinite().all():
         raise InputError(f"training image has {int((~tensor.isfinite()).sum())} non-finite pixels; repair or remove the image")
@@ -60,6 +59,11 @@ class ImageSet:
     def channels(self) -> int:
         return self.images[0].shape[0]
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the values, dtypes and shapes of all images, in order."""
+        return tensor_digest(self.images)
+
     @property
     def areas(self) -> Tensor:  # [images]
         return torch.tensor([float(i.shape[1] * i.shape[2]) for i in self.images])
@@ -79,8 +83,3 @@ class ImageSet:
             return x[:, rows[:, None], cols[None, :]]
 
         return ImageSet([extend(x) for x in self.images], self.names)
-
-
-def to_unit(x: Tensor) -> Tensor:
-    """Stored dtype -> float32, integers scaled to [0, 1]."""
-    return x.float() / SCALE[x.dtype] if x.dtype in SCALE else x.float()

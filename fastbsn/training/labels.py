@@ -7,7 +7,7 @@ and depends on nothing but the inputs, so a run that is killed and repeated ends
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -17,13 +17,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fastbsn.denoiser import Denoiser
 from fastbsn.errors import FastBSNError, FileFormatError, InputError, WeightsError
+from fastbsn.inference.frames import Frames
+from fastbsn.inference.predictor import Predictor
 from fastbsn.io.atomic import write_json
 from fastbsn.io.image_files import list_images, read_image
 from fastbsn.io.weights import load_networks, load_tensors, save_networks, save_tensors
-from fastbsn.nets import NoiseModel, noise_level
-from fastbsn.training.imageset import LUMA, SCALE, ImageSet, to_tensor, to_unit
+from fastbsn.nets import NoiseModel
+from fastbsn.pixels import luma, to_unit, white
+from fastbsn.training.identity import digest, tensor_digest
+from fastbsn.training.imageset import ImageSet, to_tensor
 
 MANIFEST, NOISE_MODEL = "manifest.json", "noise_model.safetensors"
 
@@ -47,12 +50,17 @@ class LabelSet:
     digest: str = ""
 
     @classmethod
-    def compute(cls, teacher: Denoiser, noisy: ImageSet) -> LabelSet:
+    def compute(cls, teacher: Predictor, noisy: ImageSet, progress: bool = False) -> LabelSet:
         """Label images that are in memory."""
-        rows = [label_image(teacher, image) for image in noisy.images]
+        bar = tqdm(noisy.images, "labels", unit="image", disable=None if progress else True)
+        rows = [label_image(teacher, image) for image in bar]
         labels = ImageSet([r.label for r in rows], noisy.names)
         sigmas, errors = [r.sigma for r in rows], [r.error for r in rows]
-        return cls(labels, sigmas, errors, _kind(teacher), _noise_model(teacher), noisy, digest="memory")
+        model = _noise_model(teacher)
+        weights = model.state_dict().values() if model else ()
+        numbers = torch.tensor([sigmas, errors], dtype=torch.float64)
+        found = digest(teacher.noise.encode(), noisy.digest.encode(), tensor_digest([*labels.images, numbers, *weights]).encode())
+        return cls(labels, sigmas, errors, teacher.noise, model, noisy, digest=found)
 
     @classmethod
     def open(cls, folder: str | Path, noisy: str | Path | None = None) -> LabelSet:
@@ -78,8 +86,7 @@ class LabelSet:
         images = ImageSet([load_tensors(f)[0]["label"] for f in files], names)
         model = load_networks(folder / NOISE_MODEL)[0]["noise_model"] if (folder / NOISE_MODEL).exists() else None
         assert model is None or isinstance(model, NoiseModel)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return cls(images, sigmas, stds, kind, model, None, [source / n for n in names], digest)
+        return cls(images, sigmas, stds, kind, model, None, [source / n for n in names], digest(text.encode()))
 
     def gray(self) -> LabelSet:
         """The same labels in gray (luma), for a gray student: three noisy channels say more about an image than one.
@@ -91,12 +98,9 @@ class LabelSet:
         """
         if self.images.channels != 3:
             raise InputError(f"these labels have {self.images.channels} channels; gray labels are made of 3: label colour images")
-        luma = torch.tensor(LUMA)[:, None, None]
-        images = [(to_unit(x) * luma).sum(0, keepdim=True).to(torch.float16) for x in self.images.images]
-        noisy = [(to_unit(x) * luma).sum(0, keepdim=True) for x in self.load_noisy().images]
-        return replace(
-            self, images=ImageSet(images, self.images.names), noisy=ImageSet(noisy, self.images.names), noise="unknown", noise_model=None
-        )
+        images = ImageSet([luma(to_unit(x)).to(torch.float16) for x in self.images.images], self.images.names)
+        noisy = ImageSet([luma(to_unit(x)) for x in self.load_noisy().images], self.images.names)
+        return replace(self, images=images, noisy=noisy, noise="unknown", noise_model=None, digest=f"{self.digest}-gray")
 
     @property
     def can_sample_noise(self) -> bool:
@@ -137,25 +141,21 @@ class Label:
     error: float
 
 
-def load_teacher(path: str | Path, device: str = "auto", backend: str = "auto", dtype: str = "auto") -> Denoiser:
-    """A file written by `train_teacher` as a Denoiser; WeightsError if it is damaged or holds no teacher."""
+def load_teacher(path: str | Path, device: str = "auto", backend: str = "auto", dtype: str = "auto") -> Predictor:
+    """A file written by `train_teacher`, prepared; WeightsError if it is damaged or holds no teacher."""
     networks, header = load_networks(path)
     if "teacher" not in networks:
         raise WeightsError(f"{path}: not a teacher: the file holds {', '.join(networks)}; expected 'teacher', as `fastbsn train` writes it")
-    return Denoiser(networks, header, device, backend, dtype)
+    return Predictor(networks, str(header.get("noise", "gaussian")), device, backend, dtype)
 
 
-def _kind(teacher: Denoiser) -> str:
-    return str(teacher.header_.get("noise", "gaussian"))
+def _noise_model(teacher: Predictor) -> NoiseModel | None:
+    """The model that fresh noise is drawn from, for the kinds whose noise depends on the image; on the CPU."""
+    model = teacher.noise_model
+    return None if model is None or model.kind == "gaussian" else copy.deepcopy(model).cpu()
 
 
-def _noise_model(teacher: Denoiser) -> NoiseModel | None:
-    """The model that fresh noise is drawn from, for the kinds whose noise depends on the image."""
-    model = teacher.networks_.get("noise_model")
-    return model if isinstance(model, NoiseModel) and model.kind != "gaussian" else None
-
-
-def label_image(teacher: Denoiser, image: Tensor) -> Label:
+def label_image(teacher: Predictor, image: Tensor) -> Label:
     """Pseudo-label of one stored image [C, H, W], in tiles where it is large.
 
     Raises:
@@ -163,20 +163,15 @@ def label_image(teacher: Denoiser, image: Tensor) -> Label:
     """
     if image.shape[0] != teacher.channels:
         raise InputError(f"image has {image.shape[0]} channels; the teacher was trained on {teacher.channels}")
-    scale = SCALE.get(image.dtype, 1.0)
-    if _kind(teacher) == "correlated":
-        return Label(torch.from_numpy(teacher(image.numpy(), channel_axis=0, data_range=scale)), None, 0.0, 0.0)
-    label, std = teacher(image.numpy(), channel_axis=0, data_range=scale, return_sigma="posterior")
-    std = torch.from_numpy(std) / scale
-    sigma = noise_level(to_unit(image)) if _kind(teacher) == "gaussian" else 0.0
-    return Label(torch.from_numpy(label), std.half(), sigma, float((std**2).mean().sqrt()))
-
-
-def _digest(*parts: bytes) -> str:
-    h = hashlib.sha256()
-    for part in parts:
-        h.update(hashlib.sha256(part).digest())
-    return h.hexdigest()[:32]
+    scale = white(image)
+    frames = Frames(image, teacher.channels, "CYX", data_range=scale)
+    if not teacher.gives_error:
+        teacher.run(frames)
+        return Label(frames.result(), None, 0.0, 0.0)
+    levels = teacher.levels(frames)
+    teacher.run(frames, sigma="posterior", levels=levels)
+    std = torch.as_tensor(frames.sigma()) / scale
+    return Label(frames.result(), std.half(), float(levels[0]) if levels else 0.0, float((std**2).mean().sqrt()))
 
 
 def generate(
@@ -216,8 +211,8 @@ def generate(
     output.mkdir(parents=True, exist_ok=True)
     model = _noise_model(engine)
     if model is not None and not (output / NOISE_MODEL).exists():
-        save_networks(output / NOISE_MODEL, {"noise_model": model}, {"noise": _kind(engine)})
-    files = [output / (_digest(p.read_bytes(), teacher_bytes, b"std" if std else b"") + ".safetensors") for p in paths]
+        save_networks(output / NOISE_MODEL, {"noise_model": model}, {"noise": engine.noise})
+    files = [output / (digest(p.read_bytes(), teacher_bytes, b"std" if std else b"") + ".safetensors") for p in paths]
     written, failures = 0, []
     mine: Iterable[tuple[Path, Path]] = list(zip(paths, files, strict=True))[shard[0] :: shard[1]]
     for path, file in tqdm(mine, unit="image", disable=None if progress else True):
@@ -233,7 +228,7 @@ def generate(
         written += 1
     present = [(p, f) for p, f in zip(paths, files, strict=True) if f.exists()]
     if len(present) + len(failures) == len(paths):
-        write_json(output / MANIFEST, _manifest(noisy, _kind(engine), present))
+        write_json(output / MANIFEST, _manifest(noisy, engine.noise, present))
     return written, failures
 
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from fastbsn.errors import InputError
 from fastbsn.nets import UNet
+from fastbsn.pixels import to_unit
 from fastbsn.training.crops import cut, draw_places, preview_row, recolour
-from fastbsn.training.imageset import ImageSet, to_unit
+from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet
 from fastbsn.training.loop import LoopConfig, autocast, run, warmup_cosine
 

@@ -14,9 +14,10 @@ from fastbsn.errors import InputError
 from fastbsn.nets import DBSN, NoiseModel, negative_log_likelihood, noise_level, posterior_mean
 from fastbsn.nets.noise_model import KINDS, LIKELIHOODS
 from fastbsn.ops import space_to_batch
+from fastbsn.pixels import to_unit
 from fastbsn.training.correlation import downsampling_stride
 from fastbsn.training.crops import cut, draw_places, preview_row
-from fastbsn.training.imageset import ImageSet, to_unit
+from fastbsn.training.imageset import ImageSet
 from fastbsn.training.loop import LoopConfig, autocast, run, warmup_cosine
 
 MU_END, SIGMA_END = 0.75, 0.88  # fractions of the budget: mu by L2; then the sigma networks; then all together

@@ -8,7 +8,8 @@ import torch
 
 from fastbsn.denoiser import Denoiser
 from fastbsn.errors import InputError
-from fastbsn.nets import UNet, mirrored, pad_to_multiple
+from fastbsn.nets import UNet, pad_to_multiple
+from fastbsn.pixels import mirrored
 
 
 def network(in_channels: int = 1, channels: int = 6, depth: int = 2) -> UNet:

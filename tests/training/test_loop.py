@@ -13,9 +13,9 @@ import torch
 from fastbsn.denoiser import Denoiser
 from fastbsn.errors import InputError, Interrupted, TrainingError
 from fastbsn.io.weights import load_networks, load_tensors
+from fastbsn.pixels import to_unit
 from fastbsn.training import ImageSet, LoopConfig, StudentConfig, TeacherConfig, distill, fit, train_teacher
 from fastbsn.training.crops import cut, draw_places
-from fastbsn.training.imageset import to_unit
 from fastbsn.training.labels import LabelSet
 from fastbsn.training.loop import run
 from fastbsn.training.monitor import read_log

@@ -1,0 +1,3 @@
+"""The version, which the weights, the manifests and the command name."""
+
+__version__ = "0.1.0"
