@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from fastbsn.backends import Prepared, resolve_device, resolve_dtype
 from fastbsn.errors import InputError
+from fastbsn.inference.dither import STRONGEST
 from fastbsn.inference.frames import Frames
 from fastbsn.inference.predictor import Predictor, Tile
 from fastbsn.inference.streaming import stream
@@ -100,6 +102,8 @@ class Denoiser:
         return_sigma: bool | str = False,
         progress: bool = False,
         nonfinite: str = "repair",
+        strength: float = 1.0,
+        seed: int = 0,
     ) -> Any:
         """Denoise one image or a stack.
 
@@ -117,6 +121,10 @@ class Denoiser:
                 (teacher files only).
             progress: show a progress bar.
             nonfinite: NaN and infinite pixels: "repair" from their neighbours, "raise", or "keep" (repair for the network, put back).
+            strength: how much is removed. 0 returns the input bit for bit; below 1, that part of the correction is made; above 1, up to
+                4, white noise of standard deviation 16 / 255 * (strength - 1) of the data range is added and its effect cancelled again
+                (see `inference.dither`), which removes more, smooth noise above all, and takes twice the time.
+            seed: of that noise; the same seed gives the same result, in tiles as at once.
 
         Returns:
             The type, dtype, shape, device and value range of `x`; alpha is copied; integers are rounded and clipped, floats are not
@@ -128,14 +136,21 @@ class Denoiser:
         """
         self._check_fitted()
         self._check_sigma(return_sigma)
+        _check_strength(strength)
         frames = Frames(x, self.channels, axes, channel_axis, data_range, self.data_ranges, nonfinite)
         self._warn(frames, data_range)
         if frames.count:
-            self._predictor.run(frames, tile, return_sigma, progress=progress)
+            self._predictor.run(frames, tile, return_sigma, progress=progress, strength=strength, seed=seed)
         return (frames.result(), frames.sigma()) if return_sigma else frames.result()
 
     def stream(
-        self, frames: Iterable[Any], axes: str | None = None, channel_axis: int | None = None, data_range: float | None = None
+        self,
+        frames: Iterable[Any],
+        axes: str | None = None,
+        channel_axis: int | None = None,
+        data_range: float | None = None,
+        strength: float = 1.0,
+        seed: int = 0,
     ) -> Iterator[Any]:
         """Denoise frames one after another, for video: yields results in order, each of the type of its frame.
 
@@ -144,23 +159,28 @@ class Denoiser:
 
         Args:
             frames: arrays, tensors or PIL images.
-            axes, channel_axis, data_range: of every frame, as in calling.
+            axes, channel_axis, data_range, strength: of every frame, as in calling.
+            seed: of the dither of the first frame; frame i has the seed `seed + i`.
 
         Raises:
             InputError, BackendError: as in calling, when the frame's turn comes.
         """
         self._check_fitted()
+        _check_strength(strength)
 
         def open_(x: Any) -> Frames:
             return Frames(x, self.channels, axes, channel_axis, data_range, self.data_ranges)
 
+        seeds = itertools.count(seed)
+
         def denoise(x: Any) -> Any:
-            return self(x, axes, channel_axis, data_range)
+            return self(x, axes, channel_axis, data_range, strength=strength, seed=next(seeds))
 
         def fits(opened: Frames) -> bool:
             return len(self._predictor.grid(opened).boxes()) == 1
 
-        return stream(frames, denoise, open_, fits, getattr(self.prepared_.run, "stream", None))
+        direct = getattr(self.prepared_.run, "stream", None) if strength == 1 else None
+        return stream(frames, denoise, open_, fits, direct)
 
     def _check_sigma(self, return_sigma: bool | str) -> None:
         if return_sigma not in SIGMAS:
@@ -292,3 +312,8 @@ class Denoiser:
     def _check_fitted(self) -> None:
         if not hasattr(self, "prepared_"):
             raise InputError("this Denoiser is not fitted; call fit(noisy) first, or use Denoiser.from_pretrained('gray-awgn')")
+
+
+def _check_strength(strength: float) -> None:
+    if not isinstance(strength, int | float | np.integer | np.floating) or not 0 <= strength <= STRONGEST:
+        raise InputError(f"strength={strength!r}; expected a number from 0 (the input) over 1 (as trained) to {STRONGEST:g}")

@@ -46,6 +46,16 @@ def test_denoise_keeps_names_folders_dtype_and_depth(students, tmp_path, rng):
     assert cv2.imread(str(tmp_path / "out/a_before_after.png")).shape == (20, 60, 3)
 
 
+def test_denoise_with_strength(tmp_path, rng, capsys):
+    a = image(tmp_path / "a.png", rng, (40, 40, 3))
+    for strength, same in (("0", True), ("0.5", False), ("2", False)):
+        out = tmp_path / strength
+        assert main(["denoise", str(tmp_path / "a.png"), "-o", str(out), "--strength", strength]) == 0
+        assert np.array_equal(cv2.imread(str(out / "a.png")), a) == same
+    assert main(["denoise", str(tmp_path / "a.png"), "-o", str(tmp_path / "x"), "--strength", "9"]) == 1
+    assert "strength=9.0; expected a number from 0" in capsys.readouterr().err
+
+
 def test_denoise_stack_keeps_axes(students, tmp_path, rng):
     stack = rng.integers(0, 60000, (4, 18, 22), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "stack.tif", stack, imagej=True, metadata={"axes": "TYX"})

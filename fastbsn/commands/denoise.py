@@ -22,6 +22,9 @@ def arguments(p: argparse.ArgumentParser) -> None:
     add_model(p, "auto")
     p.add_argument("--axes", help="meaning of the axes, letters of STCZYX, for instance TYX")
     p.add_argument("--data-range", type=float, help="value of white; default 255 for uint8, 65535 for uint16, 1 for floats")
+    p.add_argument(
+        "--strength", type=float, default=1.0, help="0: the input, 1: as trained, up to 4: more, in twice the time (%(default)s)"
+    )
     p.add_argument("--preview", action="store_true", help="also write NAME_before_after.png")
     p.add_argument("--overwrite", action="store_true")
 
@@ -92,7 +95,7 @@ def _denoise_file(denoisers: dict[str, Denoiser], args: argparse.Namespace, sour
     name = ("color-awgn" if colour else "gray-awgn") if args.model == "auto" else args.model
     if name not in denoisers:
         denoisers[name] = open_model(args, name)
-    output = np.asarray(denoisers[name](array, axes=axes, data_range=args.data_range))
+    output = np.asarray(denoisers[name](array, axes=axes, data_range=args.data_range, strength=args.strength))
     target.parent.mkdir(parents=True, exist_ok=True)
     if args.preview and set(axes) <= set("YXC"):  # a stack is no single picture
         write_image(target.with_name(target.stem + "_before_after.png"), _side_by_side(array, output, axes, args.data_range))

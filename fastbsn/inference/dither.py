@@ -7,8 +7,6 @@ cancel between the two signs. Two passes instead of one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +16,11 @@ from fastbsn.inference.tiling import Box
 BLOCK = 256  # pixels on a side of the blocks that are drawn together
 LEVEL = 16 / 255  # standard deviation of the dither at strength 2, in units of the data range
 STRONGEST = 4.0
+
+
+def level(strength: float) -> float:
+    """Standard deviation of the dither for a strength above 1, in units of the data range."""
+    return (strength - 1) * LEVEL
 
 
 def white_noise(frame: int, box: Box, channels: int, seed: int = 0) -> Tensor:
@@ -34,21 +37,3 @@ def white_noise(frame: int, box: Box, channels: int, seed: int = 0) -> Tensor:
             part = block[:, rows.start - y : rows.stop - y, cols.start - x : cols.stop - x]
             noise[:, rows.start - top : rows.stop - top, cols.start - left : cols.stop - left] = part
     return torch.from_numpy(noise)
-
-
-def dithered(denoise: Callable[[Tensor], Tensor], y: Tensor, noise: Tensor, strength: float) -> Tensor:
-    """Denoise with more or less strength than once.
-
-    Args:
-        denoise: [N, C, H, W] -> the same, in units of the data range.
-        y: noisy image.
-        noise: N(0, 1) noise of the shape of `y`; used where `strength` is above 1.
-        strength: 0 to 1: that part of the correction; above 1: dither of standard deviation (strength - 1) * LEVEL.
-
-    Returns:
-        The clean estimate.
-    """
-    if strength <= 1:
-        return torch.lerp(y, denoise(y), strength)
-    e = noise * ((strength - 1) * LEVEL)
-    return (denoise(y + e) + denoise(y - e)) / 2

@@ -297,6 +297,10 @@ class Frames:
         """Write what the network made of `direct()`: the same shape and dtype."""
         _assign(self._target[0], values.flatten(0, 1))
 
+    def copy(self, frame: int) -> None:
+        """Write a frame as it is, bit for bit."""
+        _assign(self._target[frame], self._source[frame])
+
     def write(self, frame: int, box: Box, values: Tensor) -> None:
         """Write float32 [batch, channels, h, w] in data-range units; integers are rounded and clipped, floats are not."""
         rows, cols = slice(*box[:2]), slice(*box[2:])

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from fastbsn.backends import Prepared, select
 from fastbsn.errors import InputError, WeightsError
-from fastbsn.inference import tiling
+from fastbsn.inference import dither, tiling
 from fastbsn.inference.frames import Frames
 from fastbsn.inference.refine import denoise_correlated
 from fastbsn.inference.tiling import Box, Grid
@@ -120,6 +120,8 @@ class Predictor:
         sigma: bool | str = False,
         levels: list[Tensor] | None = None,
         progress: bool = False,
+        strength: float = 1.0,
+        seed: int = 0,
     ) -> None:
         """Denoise all frames into themselves.
 
@@ -129,17 +131,30 @@ class Predictor:
             sigma: write no standard deviation (False), that of the noise (True) or that of the error ("posterior").
             levels: of `levels`, where they are known; measured otherwise, on whole frames, so that a tile is judged as a part of its image.
             progress: show a progress bar.
+            strength: see `Denoiser.__call__`.
+            seed: of the dither.
 
         Raises:
             InputError: the result is not finite. BackendError: out of memory with the smallest tiles.
         """
+        if strength == 0:
+            for frame in range(frames.count):
+                frames.copy(frame)
+            return
         grid, device = self.grid(frames, tile), self.prepared.device
         if levels is None:
             levels = self.levels(frames) if self.is_teacher or sigma else []
 
         def work(frame: int, box: Box, window: Box) -> None:
             y = frames.read(frame, window).to(device)
-            image, error, noise = self.estimate(y, levels[frame].to(y) if levels else None)
+            level = levels[frame].to(y) if levels else None
+            if strength > 1:
+                e = dither.white_noise(frame, window, y.shape[0] * y.shape[1], seed).view(y.shape).to(device) * dither.level(strength)
+                plus, minus = self.estimate(y + e, level), self.estimate(y - e, level)
+                image, error, noise = (plus.image + minus.image) / 2, plus.error, plus.noise
+            else:
+                image, error, noise = self.estimate(y, level)
+                image = image if strength == 1 else torch.lerp(y, image, strength)
             rows, cols = slice(box[0] - window[0], box[1] - window[0]), slice(box[2] - window[2], box[3] - window[2])
             image = image[..., rows, cols]
             if not image.isfinite().all():
