@@ -19,6 +19,7 @@ from benchmarks.measure import Case, Subject, Unavailable, Version
 from benchmarks.rewrites import on_ops
 from benchmarks.subjects import flop_per_pixel, student, teacher
 from benchmarks.timing import Run
+from fastbsn.backends import capture as graphs
 from fastbsn.training.step import WARM_UP
 
 CROP, CHANNELS = 96, 3
@@ -45,14 +46,13 @@ def _captured(run: Run, device: torch.device) -> Run:
     made: list[tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = []
 
     def capture(y: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
-        x, graph, stream = y.clone(), torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+        x, stream = y.clone(), torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 run(x)
         torch.cuda.current_stream().wait_stream(stream)
-        with torch.cuda.graph(graph):
-            gradients = run(x)
+        graph, gradients = graphs.capture(lambda: run(x), device)
         return graph, x, gradients
 
     def replay(y: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastbsn.backends.capture import capture, replays
 from fastbsn.errors import BackendError, InputError
 from fastbsn.nets import UNet
 
@@ -89,7 +90,7 @@ class CudaUNet:
     def __init__(self, net: UNet, device: torch.device, path: str):
         self.device, self.path, self.config = device, path, dict(net.config)
         self._plans: OrderedDict[tuple[Any, ...], _Plan] = OrderedDict()
-        self._lock, self._done = threading.Lock(), torch.cuda.Event()
+        self._lock, self._done, self._graphs = threading.Lock(), torch.cuda.Event(), True
         self._arena = torch.empty(0, dtype=torch.uint8, device=device)
         smallest = self._network(1, 1, 1)
         packed = torch.empty(smallest.weight_bytes, dtype=torch.uint8)
@@ -130,9 +131,9 @@ class CudaUNet:
                 self._plans.popitem(last=False)
             stream.wait_event(self._done)  # the arena is in use until then
             y = plan.replay(x) if plan.graph is not None else self._launch(plan.network, x, self._arena)
+            if self._graphs and plan.graph is None and plan.uses > 0 and x.numel() <= GRAPH_PIXELS:
+                self._capture(plan, x, y)
             self._done.record(stream)
-            if plan.graph is None and plan.uses > 0 and x.numel() <= GRAPH_PIXELS:
-                self._capture(plan, x)
             plan.uses += 1
         return y
 
@@ -189,11 +190,13 @@ class CudaUNet:
         network.launch(arena.data_ptr(), self._weights.data_ptr(), *frames, torch.cuda.current_stream().cuda_stream)
         return y
 
-    def _capture(self, plan: _Plan, x: Tensor) -> None:
+    def _capture(self, plan: _Plan, x: Tensor, y: Tensor) -> None:
         plan.x = torch.empty_like(x, memory_format=torch.contiguous_format)
-        plan.y, plan.graph = torch.empty_like(plan.x), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(plan.graph, capture_error_mode="thread_local"):
-            self._launch(plan.network, plan.x, self._arena, plan.y)
+        plan.y = torch.empty_like(plan.x)
+        plan.graph, _ = capture(lambda: self._launch(plan.network, plan.x, self._arena, plan.y), self.device)
+        plan.x.copy_(x)
+        if not replays("student", plan.graph, plan.y, y):
+            plan.graph, self._graphs = None, False
 
 
 def _finished(result: Tensor, done: torch.cuda.Event) -> Tensor:

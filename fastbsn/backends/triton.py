@@ -1,7 +1,7 @@
 """The teacher on an NVIDIA GPU through the Triton kernels, prepared for inference.
 
 Weights are packed and linear layers folded once, in float64; activations of a branch stay in the [P, C] layout of its phases from
-the masked convolution to the tail. One set of buffers and one CUDA graph per image size.
+the masked convolution to the tail. One set of buffers per image size and, once a size recurs, one CUDA graph.
 
 The kernels at the two ends keep all channels of a pixel in registers. A wider network runs as its own modules instead, one operation
 after the other, without packing or a graph.
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastbsn.backends.capture import capture, replays
 from fastbsn.errors import BackendError, InputError
 from fastbsn.kernels.call import WIDEST
 from fastbsn.nets import DBSN
@@ -99,17 +100,30 @@ class TritonDBSN:
         self.head, self.pointwise, self.tail = self._pack_ends(net)
         self.branches = [self._pack_branch(branch) for branch in net.branches]
         self._sizes: OrderedDict[tuple[int, ...], _Size] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock, self.graphs = threading.Lock(), device.type == "cuda"
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         _check(x, self.config["in_channels"])
         with self._lock, torch.inference_mode():
-            size = self._sizes.get(x.shape) or _Size(self, x.shape)
-            self._sizes[x.shape] = size
-            self._sizes.move_to_end(x.shape)
-            if len(self._sizes) > SIZES:
-                self._sizes.popitem(last=False)[1].finish()
-            return size.run(x)
+            while True:
+                try:
+                    return self._size(x.shape).run(x)
+                except torch.OutOfMemoryError:
+                    self._sizes.pop(x.shape, None)
+                    if not self._sizes:
+                        raise
+                    self._evict()
+
+    def _size(self, shape: torch.Size) -> _Size:
+        if shape not in self._sizes:
+            if len(self._sizes) == SIZES:  # before the new one takes memory
+                self._evict()
+            self._sizes[shape] = _Size(self, shape)
+        self._sizes.move_to_end(shape)
+        return self._sizes[shape]
+
+    def _evict(self) -> None:
+        self._sizes.popitem(last=False)[1].finish()
 
     def _to(self, x: Tensor) -> Tensor:
         return x.detach().to(self.device, self.dtype).contiguous()
@@ -161,7 +175,7 @@ class TritonDBSN:
 
 
 class _Size:
-    """Buffers, and on a GPU the CUDA graph, for images of one shape."""
+    """Buffers and, on a GPU from the second use on, the CUDA graph, for images of one shape."""
 
     def __init__(self, net: TritonDBSN, shape: torch.Size):
         self.net, self.shape = net, shape
@@ -180,21 +194,8 @@ class _Size:
         self.packed = torch.empty(n * h * w, self.ends.packed_width(inputs), dtype=net.dtype, device=device)
         self.mu = torch.empty(shape, device=device)
         self.features = torch.empty(n * h * w, c, device=device) if net.features else None
-        self.graph = self._capture() if device.type == "cuda" else None
-        self.done = torch.cuda.Event() if self.graph is not None else None
-
-    def _capture(self) -> torch.cuda.CUDAGraph:
-        with torch.cuda.device(self.net.device):
-            self.image.zero_()
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):  # compiles the kernels
-                self._launch()
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._launch()
-        return graph
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.used, self.done = False, torch.cuda.Event() if device.type == "cuda" else None
 
     def _launch(self) -> None:
         net = self.net
@@ -217,17 +218,25 @@ class _Size:
         self.ends.tail(ends, geometry, net.pointwise, net.tail, self.mu, self.features, net.light, net.folded)
 
     def run(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.graph is None or self.done is None:
+        if self.done is None:
             self.image.copy_(x)
             self._launch()
             return self._results()
         with torch.cuda.device(self.net.device):
             torch.cuda.current_stream().wait_event(self.done)  # the previous call may have come on another stream
             self.image.copy_(x)
-            self.graph.replay()
+            self._launch() if self.graph is None else self.graph.replay()
             results = self._results()
+            if self.net.graphs and self.used and self.graph is None:
+                self._capture(results[0])
+            self.used = True
             self.done.record()
         return results
+
+    def _capture(self, mu: Tensor) -> None:
+        self.graph, _ = capture(self._launch, self.net.device)
+        if not replays("teacher", self.graph, self.mu, mu):
+            self.graph, self.net.graphs = None, False
 
     def finish(self) -> None:
         """Wait until the buffers are no longer in use, on whatever stream."""

@@ -7,7 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fastbsn.backends.capture import capture, replays
+
 Loss = Callable[..., Tensor]  # (phase, *batch) -> scalar
+TOLERANCE = 1e-3  # of the loss: a library may choose another algorithm inside a capture
 WARM_UP = 3  # steps of a phase that run eagerly before its graph is captured
 
 
@@ -35,7 +38,7 @@ class GraphedStep:
     def __init__(self, loss: Loss, optimizer: torch.optim.Optimizer):
         self.device = optimizer.param_groups[0]["params"][0].device
         self.eager, self.stream = EagerStep(loss, optimizer), torch.cuda.Stream(self.device)
-        self.seen: dict[str, int] = {}
+        self.usable, self.seen = True, dict[str, int]()
         self.graphs: dict[str, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]] = {}
 
     def __call__(self, phase: str, batch: tuple[Tensor, ...]) -> Tensor:
@@ -50,18 +53,21 @@ class GraphedStep:
             graph.replay()
             return loss.clone()
         self.seen[phase] = self.seen.get(phase, 0) + 1
-        if self.seen[phase] > WARM_UP:
-            self._capture(phase, batch)
-            return self._step(phase, batch)
+        if self.usable and self.seen[phase] > WARM_UP:
+            return self._capture(phase, batch)
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             loss = self.eager(phase, batch)
         torch.cuda.current_stream().wait_stream(self.stream)
         return loss
 
-    def _capture(self, phase: str, batch: tuple[Tensor, ...]) -> None:
-        inputs, graph = tuple(x.clone() for x in batch), torch.cuda.CUDAGraph()
+    def _capture(self, phase: str, batch: tuple[Tensor, ...]) -> Tensor:
+        inputs = tuple(x.clone() for x in batch)
+        expected = self.eager.loss(phase, *inputs).detach()
         self.eager.optimizer.zero_grad(set_to_none=True)
-        with torch.cuda.graph(graph):
-            loss = self.eager(phase, inputs)
+        graph, loss = capture(lambda: self.eager(phase, inputs), self.device)
+        self.usable = replays("training step", graph, loss, expected, TOLERANCE)
+        if not self.usable:
+            return self._step(phase, batch)
         self.graphs[phase] = (graph, inputs, loss)
+        return loss.clone()
