@@ -83,7 +83,7 @@ class BuildWithNvcc(build_ext):
 setup(
     packages=[*find_packages(include=["fastbsn", "fastbsn.*"]), "fastbsn.kernels"],
     package_dir={"fastbsn.kernels": "kernels"},
-    package_data={"fastbsn": ["weights/*.safetensors"], "fastbsn.kernels": ["*.json"]},
+    package_data={"fastbsn": ["py.typed", "weights/*.safetensors"], "fastbsn.kernels": ["*.json"]},
     include_package_data=False,
     ext_modules=extensions(),
     cmdclass={"build_ext": BuildWithNvcc},

@@ -68,7 +68,7 @@ def fitted(train: Sequence[Array], clean: Sequence[Array], noisy: Sequence[Array
     """Both stages of fastbsn, from nothing."""
     from fastbsn.training import fit
 
-    net = fit([y.transpose(1, 2, 0).astype(np.float16) for y in train], minutes=minutes, device="cpu")
+    net = fit([y.transpose(1, 2, 0).astype(np.float16) for y in train], minutes=minutes, device="cpu").networks["student"]
     d = Denoiser({"student": net}, device="cpu")
     return timed(lambda y: d(y, channel_axis=0, data_range=1.0), clean, noisy) | {"train_minutes": minutes}
 

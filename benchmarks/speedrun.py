@@ -81,7 +81,7 @@ def train(track: Track, noisy: list[np.ndarray], seed: int, device: str, folder:
         return path
     return train_teacher(
         ImageSet.from_arrays(noisy), folder / "teacher.safetensors", LoopConfig(track.steps, seed=seed), track.teacher, device
-    )
+    ).path
 
 
 def score(path: Path, test: list[np.ndarray], device: str) -> float:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +20,9 @@ from fastbsn.inference.predictor import Predictor, Tile
 from fastbsn.inference.streaming import stream
 from fastbsn.models import STUDENT_FILE, find_model
 from fastbsn.nets import UNet
+
+if TYPE_CHECKING:
+    from fastbsn.training import Callback
 
 CONFIG_FILE = "config.json"
 SIGMAS = (False, True, "posterior")
@@ -80,6 +82,14 @@ class Denoiser:
         self.networks_, self.header_ = networks, {k: v for k, v in header.items() if k != "networks"}
         self.prepared_: Prepared = self._predictor.prepared
         self.channels: int = self._predictor.channels
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and other processes get: networks and choices; what runs there is prepared there."""
+        fitted = {"networks": self.networks_, "header": self.header_} if hasattr(self, "networks_") else {}
+        return {"device": self.device, "backend": self.backend, "dtype": self.dtype, **fitted}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     @property
     def data_ranges(self) -> dict[str, float]:
@@ -213,18 +223,23 @@ class Denoiser:
         noise: str = "gaussian",
         seed: int = 0,
         workdir: str | Path | None = None,
+        overwrite: bool = False,
         progress: bool = True,
+        callback: Callback | None = None,
     ) -> Denoiser:
         """Train on noisy images alone: a blind-spot teacher, its labels, and the student that this object then uses.
 
         Args:
-            noisy: folder of images, a list of arrays, tensors or PIL images, or one array (a stack with axes="TYX").
+            noisy: folder of images, one file (every page of a TIFF is an image), a list of arrays, tensors or PIL images, or one array
+                (a stack with axes="TYX").
             axes, channel_axis, data_range: of every array, as in calling. A `data_range` is stored with the model.
-            minutes, steps: budget for both trainings together; 20 minutes if neither is given.
+            minutes, steps: budget for everything; 20 minutes if neither is given.
             noise: "gaussian", "heteroscedastic", "multivariate" or "correlated".
             seed: of every draw.
             workdir: keeps teacher, checkpoints, logs and previews, and lets an interrupted call go on.
+            overwrite: start anew where `workdir` holds another run, which is refused otherwise.
             progress: show progress bars.
+            callback: called after every step and label with a `fastbsn.training.Progress`; what it raises ends the training.
 
         Returns:
             This object, fitted.
@@ -232,39 +247,30 @@ class Denoiser:
         Raises:
             InputError, TrainingError, Interrupted: see `fastbsn.training.fit`.
         """
-        from fastbsn.io.image_files import list_images, read_image
-        from fastbsn.io.weights import load_networks
         from fastbsn.training import fit
 
         if isinstance(noisy, str | Path):
-            noisy = [read_image(path) for path in list_images(noisy)]
+            noisy, axes = _read(Path(noisy), axes)
         elif isinstance(noisy, np.ndarray | Tensor):
             noisy = [noisy]
         opened = [Frames(x, None, axes, channel_axis, data_range) for x in noisy]
         images = [frames.image(i) for frames in opened for i in range(frames.count)]
-        minutes = 20 if minutes is None and steps is None else minutes
-        device = str(resolve_device(self.device)[0])
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(workdir or temporary)
-            output = folder / STUDENT_FILE
-            fit(
-                images,
-                minutes=minutes,
-                steps=steps,
-                noise=noise,
-                seed=seed,
-                device=device,
-                workdir=folder,
-                output=output,
-                progress=progress,
-            )
-            networks, header = load_networks(output)
-            teacher = load_networks(folder / "teacher.safetensors")[0]
-        if "noise_model" in teacher:
-            networks["noise_model"] = teacher["noise_model"]
+        trained = fit(
+            images,
+            minutes=20 if minutes is None and steps is None else minutes,
+            steps=steps,
+            noise=noise,
+            seed=seed,
+            device=str(resolve_device(self.device)[0]),
+            workdir=workdir,
+            overwrite=overwrite,
+            progress=progress,
+            callback=callback,
+        )
+        header = dict(trained.header)
         if data_range is not None:
             header["data_ranges"] = {frames.dtype: frames.scale for frames in opened}
-        self._use(networks, header)
+        self._use(trained.networks, header)
         return self
 
     def save(self, path: str | Path, dtype: str | None = None) -> None:
@@ -317,3 +323,16 @@ class Denoiser:
 def _check_strength(strength: float) -> None:
     if not isinstance(strength, int | float | np.integer | np.floating) or not 0 <= strength <= STRONGEST:
         raise InputError(f"strength={strength!r}; expected a number from 0 (the input) over 1 (as trained) to {STRONGEST:g}")
+
+
+def _read(path: Path, axes: str | None) -> tuple[list[np.ndarray], str | None]:
+    """The images of a folder or a file, and their axes where the file says them."""
+    from fastbsn.io.image_files import list_images, read_image
+    from fastbsn.io.stacks import read_stack
+
+    if path.is_dir():
+        return [read_image(file) for file in list_images(path)], axes
+    if path.suffix.lower() in (".tif", ".tiff"):
+        stack, found = read_stack(path)
+        return [stack], axes or found
+    return [read_image(path)], axes

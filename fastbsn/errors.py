@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class FastBSNError(Exception):
     """Base class of every error that fastbsn raises on purpose."""
@@ -32,4 +34,8 @@ class TrainingError(FastBSNError, RuntimeError):
 
 
 class Interrupted(FastBSNError, KeyboardInterrupt):
-    """Training was stopped by the user (SIGINT); the checkpoint was written first."""
+    """Work was stopped by a signal, SIGINT or SIGTERM; what is needed to go on was written first."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT):
+        super().__init__(message)
+        self.signal = number

@@ -1,9 +1,12 @@
+import copy
 import doctest
 import json
+import pickle
 import re
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -248,6 +251,70 @@ def test_fit_takes_folders_stacks_and_pil(tmp_path, rng, monkeypatch, kind):
     with pytest.raises(KeyboardInterrupt):
         Denoiser(device="cpu").fit(source, axes="TYX" if kind == "stack" else None, steps=1)
     assert len(seen) == 2 and all(np.array_equal(a, b) for a, b in zip(seen, images, strict=True))
+
+
+def test_fit_takes_one_file_a_page_at_a_time(tmp_path, rng):
+    stack = rng.integers(0, 256, (3, 20, 24), np.uint8)
+    tifffile.imwrite(tmp_path / "movie.tif", stack, imagej=True, metadata={"axes": "TYX"})
+    write_image(tmp_path / "one.png", stack[0])
+    for name, count in (("movie.tif", 3), ("one.png", 1)):
+        assert Denoiser(device="cpu").fit(tmp_path / name, steps=2, progress=False).header_["images"] == count
+    with pytest.raises(InputError, match="missing.tif"):
+        Denoiser(device="cpu").fit(tmp_path / "missing.tif", steps=2, progress=False)
+
+
+def test_fit_takes_floats_in_the_units_of_a_camera(rng):
+    wide = [(65535 * rng.random((20, 24))).astype(np.float32) for _ in range(2)]
+    with pytest.raises(InputError, match="pass data_range"):
+        Denoiser(device="cpu").fit(wide, steps=2, progress=False)
+    d = Denoiser(device="cpu").fit(wide, steps=2, data_range=65535, progress=False)
+    unit = Denoiser(device="cpu").fit([x / np.float32(65535) for x in wide], steps=2, progress=False)
+    np.testing.assert_allclose(d(wide[0]) / 65535, unit(wide[0] / np.float32(65535)), atol=1e-5)
+
+
+@pytest.mark.parametrize("copies", [copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))], ids=["deepcopy", "pickle"])
+def test_copies_do_the_same_and_are_their_own(copies, rng):
+    x = rng.integers(0, 256, (20, 24, 3), np.uint8)
+    for d in (tiny_denoiser(3), tiny_teacher(3), Denoiser({"student": tiny_unet(3)}, {"data_ranges": {"uint8": 200.0}}, "cpu")):
+        other = copies(d)
+        assert repr(other) == repr(d) and other.header_ == d.header_
+        np.testing.assert_array_equal(other(x), d(x))
+        assert not {p.data_ptr() for n in d.networks_.values() for p in n.parameters()} & {
+            p.data_ptr() for n in other.networks_.values() for p in n.parameters()
+        }
+    assert "not fitted" in repr(copies(Denoiser(dtype="float32"))) and copies(Denoiser(dtype="float32")).dtype == "float32"
+
+
+class Denoised(torch.utils.data.Dataset):
+    """Images that a Denoiser cleans where they are loaded."""
+
+    def __init__(self, d: Denoiser, images: np.ndarray):
+        self.d, self.images = d, images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return torch.from_numpy(self.d(self.images[i]))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_it_works_in_the_workers_of_a_data_loader(method, rng):
+    d, images = tiny_denoiser(), rng.random((4, 16, 18)).astype(np.float32)
+    expected = torch.from_numpy(np.stack([d(x) for x in images]))
+    loader = torch.utils.data.DataLoader(Denoised(d, images), batch_size=2, num_workers=2, multiprocessing_context=method)
+    assert torch.equal(torch.cat(list(loader)), expected)
+
+
+def test_numpy_counts_are_sizes_of_tiles(rng):
+    d, x = tiny_denoiser(), rng.random((40, 30)).astype(np.float32)
+    np.testing.assert_array_equal(d(x, tile=np.int64(16)), d(x, tile=16))
+    np.testing.assert_array_equal(d(x, tile=(np.int32(16), np.uint8(8))), d(x, tile=(16, 8)))
+
+
+def test_the_names_of_the_bundled_models_are_listed():
+    assert fastbsn.list_models() == sorted(fastbsn.list_models()) and {"gray-awgn", "color-awgn"} <= set(fastbsn.list_models())
+    assert doctest.testmod(models) == (0, 2)
 
 
 def test_public_names_are_lazy_and_complete():

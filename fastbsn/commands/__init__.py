@@ -1,4 +1,7 @@
-"""Command line: parses, calls, prints. Exit codes: 0 done, 1 some files failed, 2 the request cannot be carried out, 130 stopped."""
+"""Command line: parses, calls, prints.
+
+Exit codes: 0 done, 1 some files failed, 2 the request cannot be carried out, 128 + signal stopped (130, 143).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
         return int(args.run(args))
     except Interrupted as error:
         print(f"fastbsn: {error}", file=sys.stderr)
-        return 130
+        return 128 + error.signal
     except KeyboardInterrupt:
         print("fastbsn: stopped", file=sys.stderr)
         return 130

@@ -39,6 +39,7 @@ class Predictor:
         device, backend, dtype: see `fastbsn.backends.select`.
 
     Attributes:
+        networks: as above.
         prepared: what runs, where and why.
         channels: of the image.
         noise: as above.
@@ -54,6 +55,7 @@ class Predictor:
         net, model = networks.get("student", networks.get("teacher")), networks.get("noise_model")
         if not isinstance(net, Network) or not isinstance(model, NoiseModel | None):
             raise WeightsError(f"the weights hold {', '.join(networks) or 'no networks'}; expected 'student' (UNet) or 'teacher' (DBSN)")
+        self.networks = networks
         self.prepared: Prepared = select(net, device, backend, dtype)
         self.channels, self.noise, self.is_teacher = net.channels, noise, net.kind == "teacher"
         self.noise_model = None if model is None else model.eval().to(self.prepared.device)

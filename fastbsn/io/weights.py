@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from fastbsn.errors import InputError, WeightsError
 from fastbsn.io.atomic import read_bytes, write_bytes
+from fastbsn.nets.network import Network
 from fastbsn.nets.registry import NETWORKS, build
 
 PathLike = str | os.PathLike[str]
@@ -168,7 +169,7 @@ def _build(described: Any, tensors: dict[str, Tensor]) -> nn.Module:
         net = build(described["type"], config)
     if net.config != config:
         raise ValueError(f"its configuration {config} is not complete; expected {net.config}")
-    if getattr(net, "radius", 0) > MAX_RADIUS:
+    if isinstance(net, Network) and net.radius > MAX_RADIUS:
         raise ValueError(f"its receptive field reaches {net.radius} pixels; expected at most {MAX_RADIUS}")
     return net
 

@@ -2,8 +2,8 @@
 
 from fastbsn.training.fit import fit
 from fastbsn.training.imageset import ImageSet
-from fastbsn.training.loop import LoopConfig
+from fastbsn.training.loop import Callback, LoopConfig, Progress, Trained
 from fastbsn.training.student import StudentConfig, distill
 from fastbsn.training.teacher import TeacherConfig, train_teacher
 
-__all__ = ["ImageSet", "LoopConfig", "StudentConfig", "TeacherConfig", "distill", "fit", "train_teacher"]
+__all__ = ["Callback", "ImageSet", "LoopConfig", "Progress", "StudentConfig", "TeacherConfig", "Trained", "distill", "fit", "train_teacher"]

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastbsn.errors import TrainingError, WeightsError
+from fastbsn.errors import WeightsError
 from fastbsn.io.weights import load_tensors, save_tensors
+from fastbsn.training.identity import check_identity
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -48,15 +49,11 @@ def load(
     """Restore everything in place and return the header.
 
     Raises:
-        TrainingError: the checkpoint was written under another configuration; the differing keys are named.
+        TrainingError: the checkpoint is of another run; the differing keys are named.
         WeightsError: the file is damaged or does not fit the networks.
     """
     tensors, header = load_tensors(path)
-    saved = header.get("config", {})
-    different = sorted(k for k in saved.keys() | config.keys() if saved.get(k) != config.get(k))
-    if different:
-        changes = ", ".join(f"{k}: {saved.get(k)!r} -> {config.get(k)!r}" for k in different)
-        raise TrainingError(f"{path}: checkpoint of another configuration ({changes}); pass the old values, or overwrite to start anew")
+    check_identity(path, header.get("config", {}), config)
     try:
         for prefix, nets in (("network", networks), ("average", average)):
             for name, net in nets.items():

@@ -27,12 +27,12 @@ def noise_autocorrelation(images: ImageSet, distances: int = 8, flattest: float 
     for image in images.at_least(BLOCK).images:
         b = F.unfold(to_unit(image)[:, None], BLOCK, stride=BLOCK).transpose(1, 2).reshape(-1, BLOCK**2)
         blocks.append(b - (b @ q) @ q.T)
-    residual = torch.cat(blocks)
-    residual = residual[residual.std(1) > 1e-4]
-    if len(residual) == 0:
+    detrended = torch.cat(blocks)
+    detrended = detrended[detrended.std(1) > 1e-4]
+    if len(detrended) == 0:
         return torch.zeros(distances)
-    keep = residual.var(1).argsort()[: max(1, int(flattest * len(residual)))]
-    x = residual[keep].unflatten(1, (BLOCK, BLOCK))
+    keep = detrended.var(1).argsort()[: max(1, int(flattest * len(detrended)))]
+    x = detrended[keep].unflatten(1, (BLOCK, BLOCK))
     power = (x**2).mean()
     rho = [((x[:, k:] * x[:, :-k]).mean() + (x[:, :, k:] * x[:, :, :-k]).mean()) / (2 * power) for k in range(1, distances + 1)]
     return torch.stack(rho)

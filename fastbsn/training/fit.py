@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fastbsn.backends import resolve_device
-from fastbsn.errors import TrainingError
-from fastbsn.io.weights import load_networks
-from fastbsn.nets import UNet
+from fastbsn.inference.predictor import Predictor
 from fastbsn.training.imageset import ImageSet
-from fastbsn.training.labels import LabelSet, load_teacher
-from fastbsn.training.loop import LoopConfig
+from fastbsn.training.labels import LabelSet
+from fastbsn.training.loop import Callback, LoopConfig, Progress, Trained
 from fastbsn.training.student import StudentConfig, distill
 from fastbsn.training.teacher import TeacherConfig, train_teacher
 
-TEACHER_SHARE = 0.5  # of the budget; labelling is not counted
+TEACHER_SHARE = 0.5  # of the budget; of minutes, labelling uses the student's
 
 
 def fit(
@@ -31,51 +31,61 @@ def fit(
     device: str = "auto",
     workdir: str | Path | None = None,
     output: str | Path | None = None,
+    overwrite: bool = False,
     progress: bool = True,
+    callback: Callback | None = None,
     teacher: TeacherConfig | None = None,
     student: StudentConfig | None = None,
-) -> UNet:
+) -> Trained:
     """Train teacher, make labels, train student.
 
     Args:
         images: noisy images [H, W] or [H, W, C]: uint8, uint16, or floats in [0, 1] units.
-        minutes, steps: budget for both trainings together; exactly one.
+        minutes, steps: budget for everything, or for both trainings together; exactly one.
         noise: "gaussian", "heteroscedastic", "multivariate" or "correlated".
         seed: of every draw.
         device: "auto", "cpu" or "cuda".
         workdir: keeps teacher, checkpoints, logs and previews, and lets an interrupted call go on; default: a temporary folder.
         output: student file; default: `<workdir>/student.safetensors`.
+        overwrite: start anew where `workdir` or `output` holds a run; otherwise the same run goes on, and another one is refused.
         progress: show progress bars.
+        callback: called after every step and label; what it raises ends the call, and a checkpoint is written first.
         teacher, student: further settings.
 
     Returns:
-        The trained student in evaluation mode.
+        The student's file, "student" and, where there is one, "noise_model", and the file's header.
 
     Raises:
         TrainingError, InputError, Interrupted: see `fastbsn.training.loop.run`.
     """
+    LoopConfig(steps, minutes)  # refuses a budget of nothing
     noisy = images if isinstance(images, ImageSet) else ImageSet.from_arrays(images)
-    if (minutes is None) == (steps is None):
-        raise TrainingError(f"budget: got steps={steps}, minutes={minutes}; give exactly one of them")
     device = str(resolve_device(device)[0])
-    teacher = teacher or TeacherConfig(noise=noise)
 
     def budget(share: float) -> LoopConfig:
-        if minutes is not None:
-            return LoopConfig(minutes=minutes * share, seed=seed)
-        return LoopConfig(steps=max(1, round((steps or 0) * share)), seed=seed)
+        if steps is None:
+            return LoopConfig(minutes=(minutes or 0) * share, seed=seed)
+        return LoopConfig(steps=max(1, round(steps * share)), seed=seed)
+
+    def labelled(count: int) -> None:
+        if callback:
+            callback(Progress("labels", count / len(noisy.images), count))
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(workdir or temporary)
-        folder.mkdir(parents=True, exist_ok=True)
         teacher_file, student_file = folder / "teacher.safetensors", Path(output or folder / "student.safetensors")
-        if not teacher_file.exists():
-            train_teacher(noisy, teacher_file, budget(TEACHER_SHARE), teacher, device, progress)
-        labels = LabelSet.compute(load_teacher(teacher_file, device), noisy)
-        renoised = 1.0 if labels.can_sample_noise else 0.0
-        distill(
-            labels, student_file, budget(1 - TEACHER_SHARE), student or StudentConfig(renoised=renoised), device=device, progress=progress
+        for file in (teacher_file, student_file) if overwrite else ():
+            file.unlink(missing_ok=True)
+            shutil.rmtree(file.with_name(file.name + ".run"), ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = teacher or TeacherConfig(noise)
+        first = train_teacher(noisy, teacher_file, budget(TEACHER_SHARE), config, device, progress, callback=callback)
+        start = time.monotonic()
+        labels = LabelSet.compute(Predictor(first.networks, first.header["noise"], device), noisy, progress, labelled)
+        spent = time.monotonic() - start
+        mixture = student or StudentConfig(renoised=1.0 if labels.can_sample_noise else 0.0)
+        last = distill(
+            labels, student_file, budget(1 - TEACHER_SHARE), mixture, device=device, progress=progress, callback=callback, spent=spent
         )
-        network = load_networks(student_file)[0]["student"]
-    assert isinstance(network, UNet)
-    return network
+    model = {name: net for name, net in first.networks.items() if name == "noise_model"}
+    return last._replace(networks=last.networks | model)

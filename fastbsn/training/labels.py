@@ -8,8 +8,9 @@ and depends on nothing but the inputs, so a run that is killed and repeated ends
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,17 +51,18 @@ class LabelSet:
     digest: str = ""
 
     @classmethod
-    def compute(cls, teacher: Predictor, noisy: ImageSet, progress: bool = False) -> LabelSet:
-        """Label images that are in memory."""
-        bar = tqdm(noisy.images, "labels", unit="image", disable=None if progress else True)
-        rows = [label_image(teacher, image) for image in bar]
+    def compute(cls, teacher: Predictor, noisy: ImageSet, progress: bool = False, done: Callable[[int], None] | None = None) -> LabelSet:
+        """Label images that are in memory; `done` is called with the number of labels after each. The digest is that of what goes in."""
+        rows: list[Label] = []
+        for image in tqdm(noisy.images, "labels", unit="image", disable=None if progress else True):
+            rows.append(label_image(teacher, image))
+            if done:
+                done(len(rows))
         labels = ImageSet([r.label for r in rows], noisy.names)
         sigmas, errors = [r.sigma for r in rows], [r.error for r in rows]
-        model = _noise_model(teacher)
-        weights = model.state_dict().values() if model else ()
-        numbers = torch.tensor([sigmas, errors], dtype=torch.float64)
-        found = digest(teacher.noise.encode(), noisy.digest.encode(), tensor_digest([*labels.images, numbers, *weights]).encode())
-        return cls(labels, sigmas, errors, teacher.noise, model, noisy, digest=found)
+        weights = [w for net in teacher.networks.values() for w in net.state_dict().values()]
+        found = digest(noisy.digest.encode(), tensor_digest(weights).encode(), teacher.noise.encode())
+        return cls(labels, sigmas, errors, teacher.noise, _noise_model(teacher), noisy, digest=found)
 
     @classmethod
     def open(cls, folder: str | Path, noisy: str | Path | None = None) -> LabelSet:
@@ -86,7 +88,7 @@ class LabelSet:
         images = ImageSet([load_tensors(f)[0]["label"] for f in files], names)
         model = load_networks(folder / NOISE_MODEL)[0]["noise_model"] if (folder / NOISE_MODEL).exists() else None
         assert model is None or isinstance(model, NoiseModel)
-        return cls(images, sigmas, stds, kind, model, None, [source / n for n in names], digest(text.encode()))
+        return cls(images, sigmas, stds, kind, model, None, [source / n for n in names], hashlib.sha256(text.encode()).hexdigest()[:16])
 
     def gray(self) -> LabelSet:
         """The same labels in gray (luma), for a gray student: three noisy channels say more about an image than one.

@@ -7,16 +7,14 @@ checkpoint.safetensors, log.csv, preview.png, curve.png; and at the end `output`
 from __future__ import annotations
 
 import copy
+import logging
 import math
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,12 +24,15 @@ from tqdm import tqdm
 from fastbsn import ops
 from fastbsn.errors import Interrupted, TrainingError
 from fastbsn.io.image_files import write_image
-from fastbsn.io.weights import save_networks
+from fastbsn.io.weights import load_networks, save_networks
+from fastbsn.signals import stop_on_signals
 from fastbsn.training import checkpoint
+from fastbsn.training.identity import check_identity
 from fastbsn.training.monitor import CsvLog, draw_curve, tensorboard_writer
 from fastbsn.training.muon import Muon
 from fastbsn.training.step import EagerStep, GraphedStep
 
+logger = logging.getLogger("fastbsn")
 EMA_SHARE = 0.03  # the average looks back at most this fraction of the steps so far
 
 
@@ -57,20 +58,44 @@ class LoopConfig:
         if (self.steps or self.minutes or 0) <= 0:
             raise TrainingError(f"budget: got steps={self.steps}, minutes={self.minutes}; expected more than 0")
 
-    def progress(self, step: int, seconds: float) -> float:
-        return min(1.0, step / self.steps if self.steps else seconds / (60 * (self.minutes or 1)))
+    def progress(self, step: int, seconds: float, spent: float = 0.0) -> float:
+        """Fraction of the budget that is used; of minutes, what is left after `spent` seconds, but no less than a tenth."""
+        if self.steps:
+            return min(1.0, step / self.steps)
+        total = 60 * (self.minutes or 1)
+        return min(1.0, seconds / max(total - spent, 0.1 * total))
+
+
+class Progress(NamedTuple):
+    """Where a run is: "teacher", "labels" or "student"; fraction of this stage; step or image; latest mean loss, if there is one."""
+
+    stage: str
+    fraction: float
+    step: int
+    loss: float | None = None
+
+
+Callback = Callable[[Progress], None]
+
+
+class Trained(NamedTuple):
+    """Weights file, the networks in it (evaluation mode, on the CPU) and its header."""
+
+    path: Path
+    networks: dict[str, nn.Module]
+    header: dict[str, Any]
 
 
 class Task(Protocol):
-    """What is trained: networks, batches, a loss that depends on the phase, learning-rate factors, and a picture of how it goes."""
+    """What is trained: networks, batches, a loss that depends on the objective, learning-rate factors, and a picture of how it goes."""
 
     networks: dict[str, nn.Module]
     config: dict[str, Any]
 
     def batch(self, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, ...]: ...
-    def phase(self, progress: float) -> str: ...
+    def objective(self, progress: float) -> str: ...
     @property
-    def loss(self) -> Callable[..., Tensor]: ...  # (phase, *batch) -> scalar
+    def loss(self) -> Callable[..., Tensor]: ...  # (objective, *batch) -> scalar
     def factors(self, progress: float) -> dict[str, float]: ...
     def preview(self, networks: dict[str, nn.Module]) -> np.ndarray: ...
 
@@ -83,19 +108,6 @@ def warmup_cosine(progress: float, start: float = 0.0, end: float = 1.0, warmup:
     return max(t / warmup, 1e-3) if t < warmup else 0.5 * (1 + math.cos(math.pi * (t - warmup) / (1 - warmup)))
 
 
-@contextmanager
-def _stop_on_sigint() -> Iterator[threading.Event]:
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _set_rate(group: dict[str, Any], rate: float) -> None:
     if isinstance(group["lr"], Tensor):  # a captured graph reads it
         group["lr"].fill_(rate)
@@ -103,8 +115,8 @@ def _set_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"] = rate
 
 
-def _place(net: nn.Module, device: torch.device) -> nn.Module:
-    return net.to(device=device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+def _place(net: nn.Module, device: torch.device, layout: torch.memory_format = torch.channels_last) -> nn.Module:
+    return net.to(device=device).to(memory_format=layout).train()  # type: ignore[call-overload]
 
 
 @torch.no_grad()
@@ -133,24 +145,37 @@ def run(
     device: torch.device,
     header: dict[str, Any] | None = None,
     progress: bool = True,
-    on_step: Callable[[int], None] | None = None,
+    callback: Callback | None = None,
     backend: str = "auto",
-) -> Path:
-    """Train until the budget is used, resuming from a checkpoint of the same configuration if there is one.
+    spent: float = 0.0,
+) -> Trained:
+    """Train until the budget is used, resuming from a checkpoint of the same run; where the run has finished before, return its result.
 
-    On a GPU the whole step (forward, backward, optimizer) is one CUDA graph; `backend` chooses the operations, see `ops.backend`.
+    A run is what `task.config` (with digests of the data) and `config` say. On a GPU the whole step (forward, backward, optimizer) is
+    one CUDA graph.
+
+    Args:
+        output: safetensors file to write; its header holds configuration, seconds, steps and `header`.
+        callback: called after every step; what it raises ends the training, and the checkpoint is written first.
+        backend: of the operations, see `ops.backend`.
+        spent: seconds of a budget in minutes that are used before the first step.
 
     Returns:
-        `output`, a safetensors file with the averaged networks; its header holds configuration, seconds and `header`.
+        The averaged networks.
 
     Raises:
-        Interrupted: SIGINT came; the checkpoint was written first.
-        TrainingError: the loss became non-finite, or a checkpoint of another configuration is in the way.
+        Interrupted: SIGINT or SIGTERM came; the checkpoint was written first.
+        TrainingError: the loss became non-finite, or a file of another run is in the way.
     """
     folder = output.with_name(output.name + ".run")
     folder.mkdir(parents=True, exist_ok=True)
     ckpt = folder / "checkpoint.safetensors"
     settings = {"task": task.config, "loop": asdict(config)}
+    if output.exists():
+        found, written = load_networks(output)
+        check_identity(output, written.get("config", {}), settings)
+        logger.info("%s: this run has finished before", output)
+        return Trained(output, found, written)
     networks = {n: _place(net, device) for n, net in task.networks.items()}
     average = {n: copy.deepcopy(net).eval().requires_grad_(False) for n, net in networks.items()}
     groups = [{"params": list(net.parameters()), "name": name} for name, net in networks.items()]
@@ -158,35 +183,37 @@ def run(
     optimizer = Muon(groups, torch.tensor(config.lr, device=device) if gpu else config.lr)
     train_step = (GraphedStep if gpu else EagerStep)(task.loss, optimizer)
     generators = {"places": torch.Generator().manual_seed(config.seed), "noise": torch.Generator(device).manual_seed(config.seed + 1)}
-    step, seconds = 0, 0.0
+    step, seconds, stage = 0, 0.0, next(iter(networks))
+    latest: float | None = None
     if ckpt.exists():
         state = checkpoint.load(ckpt, networks, average, optimizer, generators, settings)
-        step, seconds = int(state["step"]), float(state["seconds"])
+        step, seconds, spent = int(state["step"]), float(state["seconds"]), float(state.get("spent", 0.0))
+        logger.info("%s: going on at step %d", ckpt, step)
         if (threads := state.get("threads")) != torch.get_num_threads():
             warnings.warn(f"the checkpoint was written with {threads} threads: training goes on, but not bit for bit", stacklevel=2)
     log = CsvLog(folder / "log.csv", ("step", "seconds", "loss", "lr"), keep_until=step)
     board = tensorboard_writer(folder)
 
     def save() -> None:
-        position = {"step": step, "seconds": seconds, "threads": torch.get_num_threads()}
+        position = {"step": step, "seconds": seconds, "spent": spent, "threads": torch.get_num_threads()}
         checkpoint.save(ckpt, networks, average, optimizer, generators, {"config": settings, **position})
         write_image(folder / "preview.png", task.preview(average))
         draw_curve(folder / "log.csv", folder / "curve.png")
 
     bar = tqdm(
         total=1.0,
-        initial=config.progress(step, seconds),
+        initial=config.progress(step, seconds, spent),
         disable=None if progress else True,
         bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}",
     )
     losses: list[Tensor] = []
-    with _stop_on_sigint() as stop, ops.backend(backend), bar:
+    with stop_on_signals() as stop, ops.backend(backend), bar:
         clock = last_save = time.monotonic()
-        while (fraction := config.progress(step, seconds)) < 1:
+        while (fraction := config.progress(step, seconds, spent)) < 1:
             factors = task.factors(fraction)
             for group in optimizer.param_groups:
                 _set_rate(group, config.lr * factors[group["name"]])
-            loss = train_step(task.phase(fraction), task.batch(generators["places"], generators["noise"]))
+            loss = train_step(task.objective(fraction), task.batch(generators["places"], generators["noise"]))
             step += 1
             _update_average(average, networks, min(config.ema, 1 - 1 / (1 + EMA_SHARE * step)))
             losses.append(loss)
@@ -199,18 +226,24 @@ def run(
                     raise TrainingError(
                         f"loss is {mean} at step {step}; expected a finite number: lower the learning rate (now {config.lr})"
                     )
+                latest = mean
                 log.write(step, round(seconds, 1), mean, max(float(g["lr"]) for g in optimizer.param_groups))
                 if board:
                     board.add_scalar("loss", mean, step)
                 bar.set_postfix_str(f"step {step}, {step / max(seconds, 1e-9):.2f} steps/s, loss {mean:.5f}", refresh=False)
-                bar.update(config.progress(step, seconds) - bar.n)
-            if on_step:
-                on_step(step)
-            if stop.is_set() or now - last_save > config.checkpoint_seconds:
+                bar.update(config.progress(step, seconds, spent) - bar.n)
+            if callback:
+                try:
+                    callback(Progress(stage, config.progress(step, seconds, spent), step, latest))
+                except BaseException:
+                    save()
+                    raise
+            if stop or now - last_save > config.checkpoint_seconds:
                 save()
                 last_save = time.monotonic()
-            if stop.is_set():
-                raise Interrupted(f"stopped at step {step}; checkpoint written to {ckpt}: run the same command again to go on")
+            if stop.signal is not None:
+                raise Interrupted(f"stopped at step {step}; checkpoint written to {ckpt}: run the same command again to go on", stop.signal)
     save()
-    save_networks(output, average, {"config": settings, "seconds": round(seconds, 1), "steps": step, **(header or {})})
-    return output
+    written = {"config": settings, "seconds": round(seconds, 1), "steps": step, **(header or {})}
+    save_networks(output, average, written)
+    return Trained(output, {n: _place(net, torch.device("cpu"), torch.contiguous_format).eval() for n, net in average.items()}, written)

@@ -1,4 +1,4 @@
-"""One training step: forward, backward, optimizer. On a GPU the whole step is one CUDA graph per phase of the training."""
+"""One training step: forward, backward, optimizer. On a GPU the whole step is one CUDA graph per objective."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fastbsn.backends.capture import capture, replays
 
-Loss = Callable[..., Tensor]  # (phase, *batch) -> scalar
+Loss = Callable[..., Tensor]  # (objective, *batch) -> scalar
 TOLERANCE = 1e-3  # of the loss: a library may choose another algorithm inside a capture
-WARM_UP = 3  # steps of a phase that run eagerly before its graph is captured
+WARM_UP = 3  # steps of an objective that run eagerly before its graph is captured
 
 
 class EagerStep:
@@ -20,19 +20,19 @@ class EagerStep:
     def __init__(self, loss: Loss, optimizer: torch.optim.Optimizer):
         self.loss, self.optimizer = loss, optimizer
 
-    def __call__(self, phase: str, batch: tuple[Tensor, ...]) -> Tensor:
+    def __call__(self, objective: str, batch: tuple[Tensor, ...]) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(phase, *batch)
+        loss = self.loss(objective, *batch)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
 
 
 class GraphedStep:
-    """The same step captured once per phase and replayed: a small network's step is bound by about a thousand launches.
+    """The same step captured once per objective and replayed: a small network's step is bound by about a thousand launches.
 
-    Needs an optimizer that never waits for the device (`Muon`) and learning rates that are tensors on the device; every batch of a phase
-    must have the same shapes. The first steps of a phase run eagerly on a side stream, as capture requires.
+    Needs an optimizer that never waits for the device (`Muon`) and learning rates that are tensors on the device; all batches of an
+    objective must have the same shapes. The first steps of an objective run eagerly on a side stream, as capture requires.
     """
 
     def __init__(self, loss: Loss, optimizer: torch.optim.Optimizer):
@@ -41,33 +41,33 @@ class GraphedStep:
         self.usable, self.seen = True, dict[str, int]()
         self.graphs: dict[str, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]] = {}
 
-    def __call__(self, phase: str, batch: tuple[Tensor, ...]) -> Tensor:
+    def __call__(self, objective: str, batch: tuple[Tensor, ...]) -> Tensor:
         with torch.cuda.device(self.device):  # streams and captures are those of the current one
-            return self._step(phase, batch)
+            return self._step(objective, batch)
 
-    def _step(self, phase: str, batch: tuple[Tensor, ...]) -> Tensor:
-        if phase in self.graphs:
-            graph, inputs, loss = self.graphs[phase]
+    def _step(self, objective: str, batch: tuple[Tensor, ...]) -> Tensor:
+        if objective in self.graphs:
+            graph, inputs, loss = self.graphs[objective]
             for static, fresh in zip(inputs, batch, strict=True):
                 static.copy_(fresh)
             graph.replay()
             return loss.clone()
-        self.seen[phase] = self.seen.get(phase, 0) + 1
-        if self.usable and self.seen[phase] > WARM_UP:
-            return self._capture(phase, batch)
+        self.seen[objective] = self.seen.get(objective, 0) + 1
+        if self.usable and self.seen[objective] > WARM_UP:
+            return self._capture(objective, batch)
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
-            loss = self.eager(phase, batch)
+            loss = self.eager(objective, batch)
         torch.cuda.current_stream().wait_stream(self.stream)
         return loss
 
-    def _capture(self, phase: str, batch: tuple[Tensor, ...]) -> Tensor:
+    def _capture(self, objective: str, batch: tuple[Tensor, ...]) -> Tensor:
         inputs = tuple(x.clone() for x in batch)
-        expected = self.eager.loss(phase, *inputs).detach()
+        expected = self.eager.loss(objective, *inputs).detach()
         self.eager.optimizer.zero_grad(set_to_none=True)
-        graph, loss = capture(lambda: self.eager(phase, inputs), self.device)
+        graph, loss = capture(lambda: self.eager(objective, inputs), self.device)
         self.usable = replays("training step", graph, loss, expected, TOLERANCE)
         if not self.usable:
-            return self._step(phase, batch)
-        self.graphs[phase] = (graph, inputs, loss)
+            return self._step(objective, batch)
+        self.graphs[objective] = (graph, inputs, loss)
         return loss.clone()

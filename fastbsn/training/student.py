@@ -18,9 +18,10 @@ from fastbsn.errors import InputError
 from fastbsn.nets import UNet
 from fastbsn.pixels import to_unit
 from fastbsn.training.crops import cut, draw_places, preview_row, recolour
+from fastbsn.training.identity import tensor_digest
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet
-from fastbsn.training.loop import LoopConfig, autocast, run, warmup_cosine
+from fastbsn.training.loop import Callback, LoopConfig, Trained, autocast, run, warmup_cosine
 
 WEAK = 1.5  # power of a uniform draw that gives sigma: weak noise is what most images have, and where an error is seen
 
@@ -72,6 +73,8 @@ class StudentTask:
         self.noisy = labels.load_noisy().at_least(config.crop).to(device) if needs_noisy else None
         self.clean = clean.at_least(config.crop).to(device) if clean else None
         self.config: dict[str, Any] = asdict(config) | {"labels": labels.digest, "sigma": list(config.sigma) if config.sigma else None}
+        if clean:
+            self.config["clean_images"] = clean.digest
         torch.manual_seed(seed)
         self.networks: dict[str, nn.Module] = {"student": UNet(labels.images.channels, config.channels, config.depth)}
 
@@ -86,7 +89,7 @@ class StudentTask:
         sigma = (low + (high - low) * u**WEAK) / 255
         return sigma * torch.randn(target.shape, generator=noise, device=target.device)
 
-    def phase(self, progress: float) -> str:
+    def objective(self, progress: float) -> str:
         return "student"
 
     def batch(self, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -116,7 +119,7 @@ class StudentTask:
         layout = torch.channels_last
         return torch.cat(inputs).contiguous(memory_format=layout), torch.cat(targets).contiguous(memory_format=layout)
 
-    def loss(self, phase: str, y: Tensor, x: Tensor) -> Tensor:
+    def loss(self, objective: str, y: Tensor, x: Tensor) -> Tensor:
         with autocast(self.device):
             estimate = self.networks["student"](y)
         return (estimate.float() - x).abs().mean()
@@ -139,7 +142,9 @@ def distill(
     progress: bool = True,
     header: dict[str, Any] | None = None,
     backend: str = "auto",
-) -> Path:
+    callback: Callback | None = None,
+    spent: float = 0.0,
+) -> Trained:
     """Train the student on stored pseudo-labels; resumes if interrupted.
 
     Args:
@@ -152,9 +157,10 @@ def distill(
         device: torch device name.
         header: further provenance for the weights header.
         backend: of the network: "auto" and "reference" train through PyTorch, "triton" through the Triton kernels.
+        callback, spent: see `fastbsn.training.loop.run`.
 
     Returns:
-        `output`, holding "student".
+        `output`, and in it "student".
 
     Raises:
         TrainingError, InputError, Interrupted: see `fastbsn.training.loop.run`. BackendError: `backend` cannot run here, with the reason.
@@ -166,6 +172,7 @@ def distill(
         if init.config != student.config:
             raise InputError(f"init: student has configuration {init.config}; expected {student.config}")
         student.load_state_dict(init.state_dict())
+        task.config["init"] = tensor_digest(init.state_dict().values())
     info = {
         "kind": "student",
         "noise": labels.noise if task.settings.sigma is None else "gaussian",
@@ -173,4 +180,4 @@ def distill(
         "images": len(labels.images.images),
         **(header or {}),
     }
-    return run(task, loop, Path(output), where, info, progress, backend=backend)
+    return run(task, loop, Path(output), where, info, progress, callback, backend, spent)

@@ -18,10 +18,10 @@ from fastbsn.pixels import to_unit
 from fastbsn.training.correlation import downsampling_stride
 from fastbsn.training.crops import cut, draw_places, preview_row
 from fastbsn.training.imageset import ImageSet
-from fastbsn.training.loop import LoopConfig, autocast, run, warmup_cosine
+from fastbsn.training.loop import Callback, LoopConfig, Trained, autocast, run, warmup_cosine
 
 MU_END, SIGMA_END = 0.75, 0.88  # fractions of the budget: mu by L2; then the sigma networks; then all together
-JOINT_RATE = 0.1  # learning rate of mu in the joint phase, relative to the peak
+JOINT_RATE = 0.1  # learning rate of mu in the joint objective, relative to the peak
 SIGMA_RATE = 5.0  # of the sigma networks: small, and their outputs must move from 0.02 to the noise level in few steps
 
 
@@ -69,12 +69,12 @@ class TeacherConfig:
 
 
 class TeacherTask:
-    """The teacher's loss over the phases of its training."""
+    """The teacher's loss of each of its objectives."""
 
     def __init__(self, images: ImageSet, config: TeacherConfig, device: torch.device, seed: int):
         self.settings, self.device, self.stride = config, device, config.stride or 1
         self.images = images.at_least(config.crop * self.stride).to(device)
-        self.config: dict[str, Any] = asdict(config) | {"images": len(images.images)}
+        self.config: dict[str, Any] = asdict(config) | {"images": len(images.images), "data": images.digest}
         torch.manual_seed(seed)
         self.dbsn = DBSN(images.channels, config.channels, config.modules, config.variant, config.blind_spot)
         self.networks: dict[str, nn.Module] = {"teacher": self.dbsn}
@@ -92,7 +92,7 @@ class TeacherTask:
             "noise_model": SIGMA_RATE * warmup_cosine(progress, MU_END, 1.0),
         }
 
-    def phase(self, progress: float) -> str:
+    def objective(self, progress: float) -> str:
         if not self.bayes or progress < MU_END:
             return "mu"
         return "sigma" if progress < SIGMA_END else "joint"
@@ -107,11 +107,11 @@ class TeacherTask:
             y = space_to_batch(y, self.stride).contiguous(memory_format=torch.channels_last)
         return (y,) if self.levels is None else (y, self.levels[where.image].to(self.device)[:, None, None, None])
 
-    def loss(self, phase: str, y: Tensor, level: Tensor | None = None) -> Tensor:
-        with torch.set_grad_enabled(phase != "sigma"), autocast(self.device):
+    def loss(self, objective: str, y: Tensor, level: Tensor | None = None) -> Tensor:
+        with torch.set_grad_enabled(objective != "sigma"), autocast(self.device):
             mu, features = self.dbsn(y)
         mu, features = mu.float(), features.float()
-        if phase == "mu":
+        if objective == "mu":
             return ((mu - y) ** 2).mean() if self.bayes else (mu - y).abs().mean()
         return negative_log_likelihood(y, mu, self.networks["noise_model"](y, mu, features, level), self.settings.likelihood)
 
@@ -134,7 +134,8 @@ def train_teacher(
     device: str = "cpu",
     progress: bool = True,
     backend: str = "auto",
-) -> Path:
+    callback: Callback | None = None,
+) -> Trained:
     """Train a D-BSN (and its noise model) on noisy images; resumes if interrupted.
 
     Args:
@@ -145,9 +146,10 @@ def train_teacher(
         device: torch device name.
         progress: show a progress bar.
         backend: of the operations: "auto", "triton" or "reference".
+        callback: called after every step, see `fastbsn.training.loop.run`.
 
     Returns:
-        `output`, holding "teacher" and, unless the noise is correlated, "noise_model".
+        `output`, and in it "teacher" and, unless the noise is correlated, "noise_model".
 
     Raises:
         TrainingError, InputError, Interrupted: see `fastbsn.training.loop.run`.
@@ -156,4 +158,4 @@ def train_teacher(
     resolved = (config or TeacherConfig()).resolved(images, where)
     task = TeacherTask(images, resolved, where, loop.seed)
     header = {"kind": "teacher", "noise": resolved.noise, "stride": resolved.stride, "images": len(images.images)}
-    return run(task, loop, Path(output), where, header, progress, backend=backend)
+    return run(task, loop, Path(output), where, header, progress, callback, backend)

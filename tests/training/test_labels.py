@@ -161,6 +161,6 @@ def test_gray_labels_of_colour_images(rng, tmp_path):
     with pytest.raises(InputError, match="give sigma"):
         distill(gray, tmp_path / "s.safetensors", LoopConfig(steps=1), StudentConfig(**tiny), progress=False)
     student = distill(gray, tmp_path / "s.safetensors", LoopConfig(steps=2), StudentConfig(sigma=(0, 55), **tiny), progress=False)
-    assert Denoiser.from_pretrained(student).channels == 1
+    assert Denoiser.from_pretrained(student.path).channels == 1
     with pytest.raises(InputError, match="1 channels"):
         gray.gray()

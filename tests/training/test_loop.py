@@ -14,7 +14,7 @@ from fastbsn.denoiser import Denoiser
 from fastbsn.errors import InputError, Interrupted, TrainingError
 from fastbsn.io.weights import load_networks, load_tensors
 from fastbsn.pixels import to_unit
-from fastbsn.training import ImageSet, LoopConfig, StudentConfig, TeacherConfig, distill, fit, train_teacher
+from fastbsn.training import ImageSet, LoopConfig, Progress, StudentConfig, TeacherConfig, distill, fit, train_teacher
 from fastbsn.training.crops import cut, draw_places
 from fastbsn.training.labels import LabelSet
 from fastbsn.training.loop import run
@@ -37,12 +37,12 @@ def state(path: Path) -> dict[str, torch.Tensor]:
     return load_tensors(path.with_name(path.name + ".run") / "checkpoint.safetensors")[0]
 
 
-def stop_at(step: int):
-    def on_step(now: int) -> None:
-        if now == step:
-            os.kill(os.getpid(), signal.SIGINT)
+def stop_at(step: int, number: int = signal.SIGINT):
+    def callback(now: Progress) -> None:
+        if now.step == step:
+            os.kill(os.getpid(), number)
 
-    return on_step
+    return callback
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "heteroscedastic", "correlated"])
@@ -55,7 +55,7 @@ def test_interrupted_training_resumes_bit_exactly(noise, noisy, tmp_path):
     run(TeacherTask(noisy, config, device, 0), loop, a, device, progress=False)
     for stop in (3, 16, 19):  # in each phase: mu, sigma, joint
         with pytest.raises(Interrupted, match=f"step {stop}"):
-            run(TeacherTask(noisy, config, device, 0), loop, b, device, progress=False, on_step=stop_at(stop))
+            run(TeacherTask(noisy, config, device, 0), loop, b, device, progress=False, callback=stop_at(stop))
         assert not b.exists()
     run(TeacherTask(noisy, config, device, 0), loop, b, device, progress=False)
     first, second = state(a), state(b)
@@ -74,13 +74,13 @@ def test_student_resumes_bit_exactly(noisy, tmp_path):
     a, b = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     run(StudentTask(labels, config, device, 0), loop, a, device, progress=False)
     with pytest.raises(Interrupted):
-        run(StudentTask(labels, config, device, 0), loop, b, device, progress=False, on_step=stop_at(5))
+        run(StudentTask(labels, config, device, 0), loop, b, device, progress=False, callback=stop_at(5))
     run(StudentTask(labels, config, device, 0), loop, b, device, progress=False)
     assert all(torch.equal(v, state(b)[k]) for k, v in state(a).items())
 
 
 def test_teacher_learns_and_leaves_what_a_person_needs(noisy, tmp_path):
-    output = train_teacher(noisy, tmp_path / "t.safetensors", LoopConfig(steps=300, lr=3e-3, log_steps=50), SMALL, progress=False)
+    output = train_teacher(noisy, tmp_path / "t.safetensors", LoopConfig(steps=300, lr=3e-3, log_steps=50), SMALL, progress=False).path
     folder = tmp_path / "t.safetensors.run"
     losses = [float(r["loss"]) for r in read_log(folder / "log.csv")]
     assert len(losses) == 6 and losses[3] < 0.75 * losses[0]
@@ -97,7 +97,7 @@ def test_checkpoint_of_another_configuration_is_refused(noisy, tmp_path):
     output, device = tmp_path / "t.safetensors", torch.device("cpu")
     config = SMALL.resolved(noisy, device)
     with pytest.raises(Interrupted):
-        run(TeacherTask(noisy, config, device, 0), LoopConfig(steps=9), output, device, progress=False, on_step=stop_at(2))
+        run(TeacherTask(noisy, config, device, 0), LoopConfig(steps=9), output, device, progress=False, callback=stop_at(2))
     with pytest.raises(TrainingError, match="steps"):
         run(TeacherTask(noisy, config, device, 0), LoopConfig(steps=10), output, device, progress=False)
 
@@ -112,7 +112,7 @@ def test_fit_makes_a_student_that_denoises(rng, tmp_path):
         workdir=tmp_path,
         teacher=TeacherConfig(channels=16, modules=1, batch=2, crop=32),
         student=StudentConfig(channels=12, depth=2, batch=4, crop=32),
-    )
+    ).networks["student"]
     with torch.no_grad():
         output = student(torch.from_numpy(images[6])[None, None])[0, 0].numpy()
     before, after = (10 * np.log10(1 / np.mean((x - clean[6]) ** 2)) for x in (images[6], output))
@@ -158,7 +158,7 @@ def test_diverged_loss_stops_training(noisy, tmp_path):
 def test_distill_starts_from_a_given_student(noisy, tmp_path):
     labels = LabelSet(noisy, [0.1] * 6, [0.02] * 6, "gaussian", noisy=noisy, digest="x")
     first = distill(labels, tmp_path / "a.safetensors", LoopConfig(steps=5), STUDENT, progress=False)
-    init = load_networks(first)[0]["student"]
+    init = load_networks(first.path)[0]["student"]
     second = distill(labels, tmp_path / "b.safetensors", LoopConfig(steps=1, lr=1e-9), STUDENT, init=init, progress=False)
-    for a, b in zip(init.parameters(), load_networks(second)[0]["student"].parameters(), strict=True):
+    for a, b in zip(init.parameters(), second.networks["student"].parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)

@@ -1,0 +1,89 @@
+"""What a caller sees of a run and how it stops one: callbacks, signals, and labelling that counts in the budget."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from fastbsn.errors import Interrupted
+from fastbsn.io.weights import load_tensors
+from fastbsn.training import ImageSet, LoopConfig, Progress, fit, train_teacher
+from fastbsn.training.labels import LabelSet
+from tests.training.test_identity import STUDENT, TEACHER, images, small_fit
+from tests.training.test_loop import state, stop_at
+
+
+def test_a_callback_sees_every_step_and_label(tmp_path):
+    seen: list[Progress] = []
+    fit(images(0), steps=8, device="cpu", workdir=tmp_path, progress=False, teacher=TEACHER, student=STUDENT, callback=seen.append)
+    assert [(p.stage, p.step) for p in seen] == [
+        *(("teacher", i) for i in range(1, 5)),
+        ("labels", 1),
+        ("labels", 2),
+        *(("student", i) for i in range(1, 5)),
+    ]
+    assert [p.fraction for p in seen if p.stage == "teacher"] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_what_a_callback_raises_ends_the_training_and_it_goes_on_later(tmp_path):
+    class Enough(Exception):
+        pass
+
+    def stop(now: Progress) -> None:
+        if (now.stage, now.step) == ("student", 2):
+            raise Enough
+
+    with pytest.raises(Enough):
+        fit(images(0), steps=8, device="cpu", workdir=tmp_path / "a", progress=False, teacher=TEACHER, student=STUDENT, callback=stop)
+    assert load_tensors(tmp_path / "a/student.safetensors.run/checkpoint.safetensors")[1]["step"] == 2
+    for name in "ab":
+        fit(images(0), steps=8, device="cpu", workdir=tmp_path / name, progress=False, teacher=TEACHER, student=STUDENT)
+    first, second = (state(tmp_path / name / "student.safetensors") for name in "ab")
+    assert all(torch.equal(first[key], second[key]) for key in second)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_between_two_steps_and_the_handlers_come_back(number, tmp_path):
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match="step 2; checkpoint written") as stopped:
+        train_teacher(
+            ImageSet.from_arrays(images(0)), tmp_path / "t.safetensors", LoopConfig(9), TEACHER, progress=False, callback=stop_at(2, number)
+        )
+    assert stopped.value.signal == number and signal.getsignal(number) is before
+    assert load_tensors(tmp_path / "t.safetensors.run/checkpoint.safetensors")[1]["step"] == 2
+
+
+def test_sigterm_ends_the_command_with_143_and_a_checkpoint(noisy_folder, tmp_path):
+    output = tmp_path / "t.safetensors"
+    small = ["--channels", "8", "--modules", "1", "--crop", "16", "--batch", "1", "--minutes", "5", "--device", "cpu"]
+    process = subprocess.Popen([sys.executable, "-m", "fastbsn", "train", str(noisy_folder), "-o", str(output), *small])
+    log = tmp_path / "t.safetensors.run" / "log.csv"
+    while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 1):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+    assert load_tensors(log.with_name("checkpoint.safetensors"))[1]["step"] >= 50 and not output.exists()
+
+
+def test_labelling_counts_in_the_minutes(tmp_path, monkeypatch):
+    compute = LabelSet.compute
+
+    def slow(*arguments):
+        time.sleep(1.5)
+        return compute(*arguments)
+
+    monkeypatch.setattr(LabelSet, "compute", slow)
+    trained = small_fit(images(0), tmp_path, steps=None, minutes=4 / 60)
+    assert trained.header["seconds"] < 1.5  # of the 2 s that are the student's
+
+
+def test_a_long_labelling_leaves_a_tenth_of_the_budget():
+    config = LoopConfig(minutes=1)
+    assert config.progress(0, 30, 30) == 1 and config.progress(0, 15, 30) == 0.5
+    assert config.progress(0, 3, 600) == 0.5
+    assert LoopConfig(steps=10).progress(5, 1e9, 600) == 0.5
