@@ -1,1 +1,1 @@
-"""Triton kernels for the D-BSN. Files that hold kernels import triton but not torch, so that they compile where torch is absent."""
+"""Triton kernels for the D-BSN. Files with kernels import triton but not torch: they compile where torch is absent."""

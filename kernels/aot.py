@@ -29,8 +29,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from fastbsn.io.atomic import write_json, write_text
-from fastbsn.kernels import tuning
-from fastbsn.kernels.shipped import OWN_WIDTH, WIDE, Shipped, shipped
+
+from . import tuning
+from .shipped import OWN_WIDTH, WIDE, Shipped, shipped
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 POINTERS = {
@@ -192,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if os.environ.get("TRITON_INTERPRET") == "1":
         parser.error("TRITON_INTERPRET=1 is set; unset it: the interpreter compiles nothing")
-    every = (*tuning.TUNED, WIDE) if arguments.all else ()
+    every: tuple[int, ...] = (*tuning.TUNED, WIDE) if arguments.all else ()
     widths = {variant: every or (own,) for variant, own in OWN_WIDTH.items()}
     rows, todo = [], [(arch, i) for arch in arguments.arch for i, _ in enumerate(shipped(arch, widths))]
     with ProcessPoolExecutor(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:

@@ -1,12 +1,20 @@
-"""k x k convolution on [P, C], and the module of the light D-BSN as one kernel."""
+"""k x k convolution on [P, C], with everything that a network does to its result before it is stored."""
+
+from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import triton
 import triton.language as tl
 
-from fastbsn.kernels.call import Call, Config, column_block, constants, width
-from fastbsn.kernels.tiles import bias_block, bias_row, blocks, is_inside, leaky, relu, sum_taps
+from . import runtime
+from .runtime import Call, constants
+from .tiles import bias_row, blocks, is_inside, leaky, sum_taps
+from .tuning import Config, column_block, width
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @triton.jit
@@ -17,7 +25,7 @@ def conv_kernel(
     w2,  # [taps * C2, CO], or None
     b_ptr,  # [CO] fp32, or None
     gate,  # [P, CO] saved activations, or None: the result is multiplied by SLOPE where they are not positive (the derivative)
-    residual,  # [P, CO], or None
+    skip,  # [P, CO], or None: added to the result
     inside_ptr,  # [P] uint8
     y,  # [P, CO]
     sums_ptr,  # [blocks, CO] fp32, or None: column sums of y, for a bias gradient
@@ -36,7 +44,7 @@ def conv_kernel(
     STAGES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """y = inside * gate'(act(conv([x, x2]) + b)) + inside * residual. A masked tap does not exist in w and is never read."""
+    """y = inside * gate'(act(conv([x, x2]) + b)) + inside * skip. A masked tap does not exist in w and is never read."""
     x, w, y = blocks(x, P, C, BLOCK, CHUNK), blocks(w, (K * K - MASKED) * C, CO, CHUNK, N), blocks(y, P, CO, BLOCK, N)
     i_p, column = tl.program_id(0), tl.program_id(1) * N
     row = i_p * BLOCK
@@ -52,45 +60,13 @@ def conv_kernel(
     if gate is not None:
         off = 0.0 if SLOPE == 0 else SLOPE * acc  # not 0 * acc: an infinite sum would become NaN
         acc = tl.where(blocks(gate, P, CO, BLOCK, N).load([row, column]) <= 0, off, acc)
-    if residual is not None:
-        acc += blocks(residual, P, CO, BLOCK, N).load([row, column])
+    if skip is not None:
+        acc += blocks(skip, P, CO, BLOCK, N).load([row, column])
     acc = tl.where(is_inside(inside_ptr, row, BLOCK), acc, 0.0)
     y.store([row, column], acc.to(y.dtype))
     if sums_ptr is not None:
         n = column + tl.arange(0, N)
         tl.store(sums_ptr + i_p.to(tl.int64) * CO + n, tl.sum(acc, 0), mask=n < CO)
-
-
-@triton.jit
-def residual_kernel(
-    x,  # [P, C]
-    w,  # [9 * C, C], tap-major
-    w1,  # [C, C]
-    b_ptr,  # [2, C] fp32: of the 3x3, of the 1x1
-    inside_ptr,  # [P] uint8
-    h,  # [P, C], or None: ReLU(3x3 x), kept for the backward pass
-    y,  # [P, C]
-    P,
-    pitch,
-    C: tl.constexpr,
-    BLOCK: tl.constexpr,
-    CHUNK: tl.constexpr,
-    N: tl.constexpr,
-    STAGES: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """y = inside * (x + 1x1(ReLU(3x3 x))). The second product goes CHUNK columns at a time, which keeps two blocks resident per SM."""
-    x, w, w1, y = blocks(x, P, C, BLOCK, CHUNK), blocks(w, 9 * C, C, CHUNK, N), blocks(w1, C, C, N, CHUNK), blocks(y, P, C, BLOCK, CHUNK)
-    row = tl.program_id(0) * BLOCK
-    acc = bias_block(b_ptr, 0, C, BLOCK, N)
-    hidden = relu(sum_taps(acc, x, w, row, pitch, 0, C, 3, False, CHUNK, STAGES, PRECISION)).to(y.dtype)
-    if h is not None:
-        blocks(h, P, C, BLOCK, N).store([row, 0], hidden)
-    inside = is_inside(inside_ptr, row, BLOCK)
-    for c in tl.static_range(0, C, CHUNK):
-        out = bias_block(b_ptr, C + c, C - c, BLOCK, CHUNK)
-        out = tl.dot(hidden, w1.load([0, c]), out, input_precision=PRECISION) + x.load([row, c])
-        y.store([row, c], tl.where(inside, out, 0.0).to(y.dtype))
 
 
 def conv_call(
@@ -106,12 +82,32 @@ def conv_call(
 ) -> Call:
     config = replace(config, chunk=min(config.chunk, width(c)))
     tile, chunk, n = config.block, config.chunk, column_block(co)
-    shapes = dict(x=(tile, chunk), x2=(tile, chunk), w=(chunk, n), w2=(chunk, n), gate=(tile, n), residual=(tile, n), y=(tile, n))
+    shapes = dict(x=(tile, chunk), x2=(tile, chunk), w=(chunk, n), w2=(chunk, n), gate=(tile, n), skip=(tile, n), y=(tile, n))
     sizes = dict(C=c, C2=c2, CO=co, K=k, MASKED=masked, ACT=act, SLOPE=slope, N=n)
     return Call(conv_kernel, config, shapes, constants(config, precision, **sizes))
 
 
-def residual_call(config: Config, c: int, precision: str = "ieee") -> Call:
-    tile, chunk, n = config.block, config.chunk, width(c)
-    shapes = dict(x=(tile, chunk), w=(chunk, n), w1=(n, chunk), h=(tile, n), y=(tile, chunk))
-    return Call(residual_kernel, config, shapes, constants(config, precision, C=c, N=n))
+def conv2d(
+    x: Tensor,  # [P, C]
+    w: Tensor,  # [taps * C, CO]
+    bias: Tensor | None,  # [CO] float32
+    inside: Tensor,  # [P] uint8
+    y: Tensor,  # [P, CO], written
+    pitch: int,
+    k: int,
+    masked: bool = False,
+    act: bool = False,
+    slope: float = 0.0,  # of the activation, and of the derivative that `gate` stands for
+    gate: Tensor | None = None,  # [P, CO]
+    skip: Tensor | None = None,  # [P, CO]
+    sums: bool = False,
+    x2: Tensor | None = None,  # [P, C2]
+    w2: Tensor | None = None,  # [taps * C2, CO]
+) -> Tensor | None:  # column sums of y by block, [blocks, CO] float32, if `sums`
+    (p, c), co, t = x.shape, y.shape[1], runtime.target(x)
+    config = t.config("conv", y if co > c else x)
+    call = conv_call(config, c, co, k, masked, act, slope, 0 if x2 is None else x2.shape[1], t.precision)
+    partial = runtime.empty_float32(x, p // config.block, co) if sums else None
+    tensors = dict(x=x, x2=x2, w=w, w2=w2, b_ptr=bias, gate=gate, skip=skip, inside_ptr=inside, y=y, sums_ptr=partial)
+    runtime.launch(call, (p // config.block, -(-co // call.constants["N"])), t.tma, **tensors, P=p, pitch=pitch)
+    return partial

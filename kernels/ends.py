@@ -3,11 +3,20 @@
 Phases of a branch with dilation D are stored as in tiles.py; the image is read and the outputs are written at full resolution.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import triton
 import triton.language as tl
 
-from fastbsn.kernels.call import Call, Config, constants, width
-from fastbsn.kernels.tiles import bias_block, blocks, relu, tap_of
+from . import runtime
+from .runtime import Call, constants
+from .tiles import bias_block, blocks, relu, tap_of
+from .tuning import Config, width
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @triton.jit
@@ -200,3 +209,50 @@ def tail_call(config: Config, c: int, in_channels: int, light: bool, folded: boo
     tile, chunk, no = config.block, config.chunk, width(in_channels)
     shapes = dict(w=(n, n), wp=(chunk, n), wc=(chunk, chunk), wn=(n, chunk), wo=(chunk, no), features=(tile, n))
     return Call(tail_kernel, config, shapes, sizes | dict(BLOCK=config.block, CHUNK=config.chunk, PRECISION=precision))
+
+
+def pack(image: Tensor, packed: Tensor) -> None:
+    """[N, IN, H, W] float32, contiguous -> [N * H * W, KX], written."""
+    n, channels, h, w = image.shape
+    config = runtime.target(image).config("pack", packed)
+    grid = (-(-packed.shape[0] // config.block),)
+    runtime.launch(pack_call(config, channels), grid, False, image_ptr=image, packed_ptr=packed, pixels=n * h * w, plane=h * w)
+
+
+def head(
+    packed: Tensor,  # [N * H * W, KX]
+    wh: Tensor,  # [KX, C]
+    wm: Tensor,  # [taps * C, C]
+    w1: Tensor,  # [2 * C, C]
+    bias: Tensor,  # [3, C] float32
+    y: Tensor,  # [P, C], written
+    shape: tuple[int, int, int, int],  # of the image
+    rows: int,
+    pitch: int,
+    d: int,
+) -> None:
+    t, (n, in_channels, h, w) = runtime.target(y), shape
+    config = t.config("head", y)
+    call = head_call(config, y.shape[1], d, in_channels, t.precision)
+    sizes = dict(images=n, height=h, width=w, rows=rows, pitch=pitch)
+    runtime.launch(call, (y.shape[0] // config.block,), t.tma, packed_ptr=packed, wh=wh, wm=wm, w1=w1, b_ptr=bias, y=y, **sizes)
+
+
+def tail(
+    branches: tuple[Tensor, Tensor],  # [P, C] of dilation 2 and 3
+    geometry: tuple[int, int, int, int],  # rows, pitch of either
+    w: Tensor,  # [7 * C, C]
+    bias: Tensor,  # [7, C] float32
+    mu: Tensor,  # [N, IN, H, W] float32, written
+    features: Tensor | None,  # [N * H * W, C] float32, written if given
+    light: bool,
+    folded: bool,
+) -> None:
+    (s2, s3), (n, in_channels, height, width) = branches, mu.shape
+    t, c = runtime.target(s2), s2.shape[1]
+    config = t.config("tail", s2)
+    sizes = dict(zip(("rows2", "pitch2", "rows3", "pitch3"), geometry, strict=True))
+    sizes |= dict(pixels=n * height * width, height=height, width=width)
+    call = tail_call(config, c, in_channels, light, folded, t.precision)
+    arguments = dict(s2_ptr=s2, s3_ptr=s3, w=w, wp=w, wc=w, wn=w, wo=w, b_ptr=bias, mu_ptr=mu, features=features)
+    runtime.launch(call, (-(-n * height * width // config.block),), t.tma, **arguments, **sizes)

@@ -1,19 +1,30 @@
 """The multiple-dilated-convolutions module of the paper D-BSN, two kernels per direction.
 
 Every activation of a branch is a slot of one array [slots * P, C] and is named by its first row; P is a multiple of BLOCK, so that a
-block never reaches the next slot. Matrices in `w1` [8 * C, C], applied as row vector @ matrix: a1, b1, c, join of a, join of b, join
-of c, t1, t2. Biases in `b_ptr` [8, C]: a1, a2, b1, b2, c, join, t1, t2.
+block never reaches the next slot. Matrices in `w1` [8 * C, C], applied as row vector @ matrix, and biases in `b_ptr` [8, C] are in the
+order of slots.py.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import triton
 import triton.language as tl
 
-from fastbsn.kernels.call import Call, Config, constants, width
-from fastbsn.kernels.tiles import bias_block, blocks, is_inside, relu, sum_taps
+from . import runtime, tuning
+from .runtime import Call, constants
+from .slots import BIASES, KEPT, MATRICES
+from .tiles import bias_block, blocks, is_inside, relu, sum_taps
+from .tuning import Config, width
 
-KEPT = ("x", "a1", "b1", "a", "b", "c", "j", "u", "v")  # slots of a module that its backward pass reads
-A1, B1, CC, JA, JB, JC, T1, T2 = (tl.constexpr(i) for i in range(8))
-BIAS_A1, BIAS_A2, BIAS_B1, BIAS_B2, BIAS_C, BIAS_JOIN, BIAS_T1, BIAS_T2 = (tl.constexpr(i) for i in range(8))
+if TYPE_CHECKING:
+    from torch import Tensor
+
+A1, B1, CC, JA, JB, JC, T1, T2 = (tl.constexpr(i) for i in range(len(MATRICES)))
+BIAS_A1, BIAS_A2, BIAS_B1, BIAS_B2, BIAS_C, BIAS_JOIN, BIAS_T1, BIAS_T2 = (tl.constexpr(i) for i in range(len(BIASES)))
+# Slots behind that of a, from which on the module keeps what only its backward pass reads.
+KEEP_A, KEEP_B, KEEP_C, KEEP_J, KEEP_U, KEEP_V = (tl.constexpr(i) for i in range(len(KEPT) - KEPT.index("a")))
 
 
 @triton.jit
@@ -86,8 +97,8 @@ def mdc_rest_kernel(
     b = relu(sum_taps(acc, sb, w3, a1_row + P + p, pitch, 0, C, 3, False, CHUNK, STAGES, PRECISION)).to(s.dtype)
     joined = tl.dot(b, w1.load([JB * C, 0]), joined, input_precision=PRECISION)
     if KEEP:
-        sn.store([keep, 0], a)
-        sn.store([keep + P, 0], b)
+        sn.store([keep + KEEP_A * P, 0], a)
+        sn.store([keep + KEEP_B * P, 0], b)
     for m in tl.static_range(0, C, CHUNK):  # the 1x1 path goes CHUNK columns at a time, which saves registers
         part = bias_block(b_ptr, BIAS_C * C + m, C - m, BLOCK, CHUNK)
         for k in tl.static_range(0, C, CHUNK):
@@ -95,16 +106,16 @@ def mdc_rest_kernel(
         c = relu(part).to(s.dtype)
         joined = tl.dot(c, wj.load([JC * C + m, 0]), joined, input_precision=PRECISION)
         if KEEP:
-            s.store([keep + 2 * P, m], c)
+            s.store([keep + KEEP_C * P, m], c)
     joined = relu(joined)
     if KEEP:
-        sn.store([keep + 3 * P, 0], joined.to(s.dtype))
+        sn.store([keep + KEEP_J * P, 0], joined.to(s.dtype))
     u = (joined + sn.load([x_row + p, 0])).to(s.dtype)
     v = bias_block(b_ptr, BIAS_T1 * C, C, BLOCK, N)
     v = relu(tl.dot(u, w1.load([T1 * C, 0]), v, input_precision=PRECISION)).to(s.dtype)
     if KEEP:
-        sn.store([keep + 4 * P, 0], u)
-        sn.store([keep + 5 * P, 0], v)
+        sn.store([keep + KEEP_U * P, 0], u)
+        sn.store([keep + KEEP_V * P, 0], v)
     y = bias_block(b_ptr, BIAS_T2 * C, C, BLOCK, N)
     y = relu(tl.dot(v, w1.load([T2 * C, 0]), y, input_precision=PRECISION))
     sn.store([y_row + p, 0], tl.where(is_inside(inside_ptr, p, BLOCK), y, 0.0).to(s.dtype))
@@ -121,3 +132,29 @@ def mdc_rest_call(config: Config, c: int, keep: bool, precision: str = "ieee") -
         s=(tile, chunk), sb=(tile, chunk), sn=(tile, n), w5=(chunk, n), w3=(chunk, n), w1=(n, n), wc=(chunk, chunk), wj=(chunk, n)
     )
     return Call(mdc_rest_kernel, config, shapes, constants(config, precision, C=c, N=n, KEEP=keep))
+
+
+def mdc_module(
+    s: Tensor,  # [slots, P, C], read and written
+    w5: Tensor,  # [25 * C, C]
+    w3: Tensor,  # [9 * C, C]
+    w1: Tensor,  # [8 * C, C]
+    bias: Tensor,  # [8, C] float32
+    inside: Tensor,  # [P] uint8
+    pitch: int,
+    x: int,  # slot
+    a1: int,  # first of two slots; the slot before, if any, must end in zeros: the halo above the first row
+    y: int,  # slot
+    keep: int | None = None,  # first of six slots for the backward pass
+) -> None:
+    if s.shape[-1] > tuning.WIDEST:
+        from . import wide  # which needs torch
+
+        return wide.mdc_module(s, w5, w3, w1, bias, inside, pitch, x, a1, y, keep)
+    (_, p, c), t, flat = s.shape, runtime.target(s), s.view(-1, s.shape[-1])
+    shared = dict(s=flat, sn=flat, w1=w1, b_ptr=bias, inside_ptr=inside, rows=flat.shape[0], P=p, x_row=x * p, a1_row=a1 * p)
+    config = t.config("mdc_first", s)
+    runtime.launch(mdc_first_call(config, c, t.precision), (p // config.block,), t.tma, **shared)
+    config = t.config("mdc_rest", s)
+    rest = dict(sb=flat[: (a1 + 2) * p], w5=w5, w3=w3, wc=w1, wj=w1, pitch=pitch, keep_row=(keep or 0) * p, y_row=y * p)
+    runtime.launch(mdc_rest_call(config, c, keep is not None, t.precision), (p // config.block,), t.tma, **shared, **rest)

@@ -1,18 +1,28 @@
 """Backward pass of the multiple-dilated-convolutions module: gradients of activations and biases in two kernels.
 
-Slots of the gradient array, in order: t2, t1, u, join, a, b, c, a1, b1 (each the gradient before the ReLU of that layer, u after).
-The 1x1 matrices in `w1t` [8 * C, C] are the transposes of those of the forward pass; `w5t`, `w3t` also have their taps reversed.
-Bias gradients are sums over blocks of `sums_ptr` [blocks, 8, C], in the order of the biases.
+Slots of both arrays, matrices and biases are in the order of slots.py. The matrices in `w1t` [8 * C, C] are the transposes of those of
+the forward pass; `w5t`, `w3t` also have their taps reversed. Bias gradients are sums over blocks of `sums_ptr` [blocks, 8, C].
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import triton
 import triton.language as tl
 
-from fastbsn.kernels.call import Call, Config, constants, width
-from fastbsn.kernels.mdc import A1, B1, BIAS_A1, BIAS_A2, BIAS_B1, BIAS_B2, BIAS_C, BIAS_JOIN, BIAS_T1, BIAS_T2, CC, JA, JB, JC, T1, T2
-from fastbsn.kernels.tiles import blocks, sum_taps
+from . import mdc, runtime, tuning, wgrad
+from .runtime import Call, constants
+from .slots import BIASES, GRADIENTS, KEPT, MATRICES
+from .tiles import blocks, sum_taps
+from .tuning import Config, width
 
-GRADIENTS = ("t2", "t1", "u", "join", "a", "b", "c", "a1", "b1")
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+D_T2, D_T1, D_U, D_JOIN, D_A, D_B, D_C, D_A1, D_B1 = (tl.constexpr(i) for i in range(len(GRADIENTS)))
+BIAS_COUNT = tl.constexpr(len(BIASES))
 
 
 @triton.jit
@@ -27,7 +37,7 @@ def _keep(d, g, row, sums_ptr, bias: tl.constexpr, C: tl.constexpr, N: tl.conste
     d = d.to(g.dtype)
     g.store([row, 0], d)
     n = tl.arange(0, N)
-    tl.store(sums_ptr + (tl.program_id(0).to(tl.int64) * 8 + bias) * C + n, tl.sum(d.to(tl.float32), 0), mask=n < C)
+    tl.store(sums_ptr + (tl.program_id(0).to(tl.int64) * BIAS_COUNT + bias) * C + n, tl.sum(d.to(tl.float32), 0), mask=n < C)
     return d
 
 
@@ -53,15 +63,18 @@ def mdc_backward_first_kernel(
     sn, g, w1t = blocks(sn, rows, C, BLOCK, N), blocks(g, g_rows, C, BLOCK, N), blocks(w1t, 8 * C, C, N, N)
     p = tl.program_id(0) * BLOCK
     keep, out = keep_row + p, t2_row + p
-    d = _keep(_gate(g.load([dy_row + p, 0]).to(tl.float32), sn, y_row + p), g, out, sums_ptr, BIAS_T2, C, N)
-    d = tl.dot(d, w1t.load([T2 * C, 0]), input_precision=PRECISION)
-    d = _keep(_gate(d, sn, keep + 5 * P), g, out + P, sums_ptr, BIAS_T1, C, N)
-    d = tl.dot(d, w1t.load([T1 * C, 0]), input_precision=PRECISION)
-    g.store([out + 2 * P, 0], d.to(g.dtype))
-    d = _keep(_gate(d, sn, keep + 3 * P), g, out + 3 * P, sums_ptr, BIAS_JOIN, C, N)
-    _keep(_gate(tl.dot(d, w1t.load([JA * C, 0]), input_precision=PRECISION), sn, keep), g, out + 4 * P, sums_ptr, BIAS_A2, C, N)
-    _keep(_gate(tl.dot(d, w1t.load([JB * C, 0]), input_precision=PRECISION), sn, keep + P), g, out + 5 * P, sums_ptr, BIAS_B2, C, N)
-    _keep(_gate(tl.dot(d, w1t.load([JC * C, 0]), input_precision=PRECISION), sn, keep + 2 * P), g, out + 6 * P, sums_ptr, BIAS_C, C, N)
+    d = _keep(_gate(g.load([dy_row + p, 0]).to(tl.float32), sn, y_row + p), g, out + D_T2 * P, sums_ptr, mdc.BIAS_T2, C, N)
+    d = tl.dot(d, w1t.load([mdc.T2 * C, 0]), input_precision=PRECISION)
+    d = _keep(_gate(d, sn, keep + mdc.KEEP_V * P), g, out + D_T1 * P, sums_ptr, mdc.BIAS_T1, C, N)
+    d = tl.dot(d, w1t.load([mdc.T1 * C, 0]), input_precision=PRECISION)
+    g.store([out + D_U * P, 0], d.to(g.dtype))
+    d = _keep(_gate(d, sn, keep + mdc.KEEP_J * P), g, out + D_JOIN * P, sums_ptr, mdc.BIAS_JOIN, C, N)
+    d_a = tl.dot(d, w1t.load([mdc.JA * C, 0]), input_precision=PRECISION)
+    _keep(_gate(d_a, sn, keep + mdc.KEEP_A * P), g, out + D_A * P, sums_ptr, mdc.BIAS_A2, C, N)
+    d_b = tl.dot(d, w1t.load([mdc.JB * C, 0]), input_precision=PRECISION)
+    _keep(_gate(d_b, sn, keep + mdc.KEEP_B * P), g, out + D_B * P, sums_ptr, mdc.BIAS_B2, C, N)
+    d_c = tl.dot(d, w1t.load([mdc.JC * C, 0]), input_precision=PRECISION)
+    _keep(_gate(d_c, sn, keep + mdc.KEEP_C * P), g, out + D_C * P, sums_ptr, mdc.BIAS_C, C, N)
 
 
 @triton.jit
@@ -93,15 +106,15 @@ def mdc_backward_rest_kernel(
     p = tl.program_id(0) * BLOCK
     out = t2_row + p
     acc = tl.zeros([BLOCK, N], tl.float32)
-    acc = sum_taps(acc, gk, w5t, out + 4 * P, pitch, 0, C, 5, False, CHUNK, STAGES, PRECISION)
-    da1 = _keep(_gate(acc, sn, a1_row + p), g, out + 7 * P, sums_ptr, BIAS_A1, C, N)
+    acc = sum_taps(acc, gk, w5t, out + D_A * P, pitch, 0, C, 5, False, CHUNK, STAGES, PRECISION)
+    da1 = _keep(_gate(acc, sn, a1_row + p), g, out + D_A1 * P, sums_ptr, mdc.BIAS_A1, C, N)
     acc = tl.zeros([BLOCK, N], tl.float32)
-    acc = sum_taps(acc, gk, w3t, out + 5 * P, pitch, 0, C, 3, False, CHUNK, STAGES, PRECISION)
-    db1 = _keep(_gate(acc, sn, a1_row + P + p), g, out + 8 * P, sums_ptr, BIAS_B1, C, N)
-    dx = tl.dot(da1, w1t.load([A1 * C, 0]), input_precision=PRECISION)
-    dx = tl.dot(db1, w1t.load([B1 * C, 0]), dx, input_precision=PRECISION)
-    dx = tl.dot(g.load([out + 6 * P, 0]), w1t.load([CC * C, 0]), dx, input_precision=PRECISION)
-    dx += g.load([out + 2 * P, 0])
+    acc = sum_taps(acc, gk, w3t, out + D_B * P, pitch, 0, C, 3, False, CHUNK, STAGES, PRECISION)
+    db1 = _keep(_gate(acc, sn, a1_row + P + p), g, out + D_B1 * P, sums_ptr, mdc.BIAS_B1, C, N)
+    dx = tl.dot(da1, w1t.load([mdc.A1 * C, 0]), input_precision=PRECISION)
+    dx = tl.dot(db1, w1t.load([mdc.B1 * C, 0]), dx, input_precision=PRECISION)
+    dx = tl.dot(g.load([out + D_C * P, 0]), w1t.load([mdc.CC * C, 0]), dx, input_precision=PRECISION)
+    dx += g.load([out + D_U * P, 0])
     g.store([dx_row + p, 0], dx.to(g.dtype))
 
 
@@ -115,3 +128,42 @@ def mdc_backward_rest_call(config: Config, c: int, precision: str = "ieee") -> C
     tile, chunk, n = config.block, config.chunk, width(c)
     shapes = dict(sn=(tile, n), gk=(tile, chunk), g=(tile, n), w5t=(chunk, n), w3t=(chunk, n), w1t=(n, n))
     return Call(mdc_backward_rest_kernel, config, shapes, constants(config, precision, C=c, N=n))
+
+
+def mdc_backward_module(
+    s: Tensor,  # [slots, P, C] of the forward pass
+    g: Tensor,  # [slots, P, C] of gradients, read and written
+    w5t: Tensor,  # [25 * C, C]
+    w3t: Tensor,  # [9 * C, C]
+    w1t: Tensor,  # [8 * C, C]
+    pitch: int,
+    x: int,  # slot of the module's input, with the eight kept ones behind it
+    y: int,  # slot of its output
+    dy: int,  # slot of g
+    t2: int,  # first of nine slots of g
+    dx: int,  # slot of g
+) -> Tensor:  # bias gradients by block, [blocks, 8, C] float32
+    if s.shape[-1] > tuning.WIDEST:
+        from . import wide  # which needs torch
+
+        return wide.mdc_backward_module(s, g, w5t, w3t, w1t, pitch, x, y, dy, t2, dx)
+    (_, p, c), t = s.shape, runtime.target(s)
+    flat, gradients = s.view(-1, c), g.view(-1, c)
+    first, rest = t.config("mdc_backward_first", s), t.config("mdc_backward_rest", s)
+    block = min(first.block, rest.block)
+    first, rest = (Config(block, config.chunk, config.warps, config.stages) for config in (first, rest))
+    sums = runtime.empty_float32(s, p // block, len(BIASES), c)
+    shared = dict(sn=flat, g=gradients, w1t=w1t, sums_ptr=sums, rows=flat.shape[0], g_rows=gradients.shape[0], P=p, t2_row=t2 * p)
+    rows = dict(keep_row=(x + KEPT.index("a")) * p, y_row=y * p, dy_row=dy * p)
+    runtime.launch(mdc_backward_first_call(first, c, t.precision), (p // block,), t.tma, **shared, **rows)
+    arguments = dict(gk=gradients, w5t=w5t, w3t=w3t, pitch=pitch, a1_row=(x + KEPT.index("a1")) * p, dx_row=dx * p)
+    runtime.launch(mdc_backward_rest_call(rest, c, t.precision), (p // block,), t.tma, **shared, **arguments)
+    return sums
+
+
+def mdc_table(device: torch.device, p: int, pitch: int) -> Tensor:
+    """Products of an MDC module's weight gradients, as counted by `slots.TAPS`: KEPT from slot 0 on, GRADIENTS from slot 1 on."""
+    x = {name: i * p for i, name in enumerate(KEPT)}
+    z = {name: (1 + i) * p for i, name in enumerate(GRADIENTS)}
+    taps = wgrad.tap_products(5, pitch, x=x["a1"], z=z["a"]) + wgrad.tap_products(3, pitch, x=x["b1"], z=z["b"])
+    return wgrad.product_table(device, (*taps, *((x[of], z[made]) for of, made in MATRICES.values())))

@@ -4,10 +4,21 @@ A level has images of h x w pixels, one zero column behind each row and one zero
 pixels each way. The backward kernels also go through the LeakyReLU of the convolution in front, and sum up its bias gradient.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import triton
 import triton.language as tl
 
-from fastbsn.kernels.call import Call, Config, column_block
+from . import runtime
+from .runtime import Call
+from .tuning import Config, column_block
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Level = tuple[int, int, int]  # images, and height and width of the coarse level
 
 CONFIG = Config(32, 16, 4, 1)  # bound by memory, whatever the block
 SIZES = ("images", "h", "w")  # not worth a compilation of their own where they are 1 or a multiple of 16
@@ -130,3 +141,37 @@ def upsample_backward_kernel(
 def resample_call(kernel: triton.JITFunction, c: int, slope: float | None = None) -> Call:
     sizes = dict(C=c, BLOCK=CONFIG.block, N=column_block(c))
     return Call(kernel, CONFIG, {}, sizes if slope is None else sizes | dict(SLOPE=slope))
+
+
+def _run(kernel: Any, over: Tensor, level: Level, slope: float | None = None, **tensors: Tensor) -> None:
+    call = resample_call(kernel, over.shape[1], slope)
+    grid = (over.shape[0] // call.config.block, -(-over.shape[1] // call.constants["N"]))
+    runtime.launch(call, grid, False, **tensors, **dict(zip(("images", "h", "w"), level, strict=True)))
+
+
+def _sums(over: Tensor) -> Tensor:
+    return runtime.empty_float32(over, over.shape[0] // CONFIG.block, over.shape[1])
+
+
+def pool(x: Tensor, y: Tensor, level: Level) -> None:
+    """2x2 max of x into y."""
+    _run(pool_kernel, y, level, x_ptr=x, y_ptr=y)
+
+
+def pool_backward(x: Tensor, y: Tensor, dy: Tensor, dz: Tensor, level: Level, slope: float) -> Tensor:
+    """Gradient before the LeakyReLU that made x, into dz; its column sums by block."""
+    sums = _sums(dz)
+    _run(pool_backward_kernel, dz, level, slope, x_ptr=x, y_ptr=y, dy_ptr=dy, dz_ptr=dz, sums_ptr=sums)
+    return sums
+
+
+def upsample(x: Tensor, y: Tensor, level: Level) -> None:
+    """x, each pixel four times, into y."""
+    _run(upsample_kernel, y, level, x_ptr=x, y_ptr=y)
+
+
+def upsample_backward(x: Tensor, dy: Tensor, dz: Tensor, level: Level, slope: float) -> Tensor:
+    """Gradient before the LeakyReLU that made x, into dz; its column sums by block."""
+    sums = _sums(dz)
+    _run(upsample_backward_kernel, dz, level, slope, x_ptr=x, dy_ptr=dy, dz_ptr=dz, sums_ptr=sums)
+    return sums

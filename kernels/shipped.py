@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fastbsn.kernels import conv, ends, mdc, mdc_backward, resample, tuning, wgrad
-from fastbsn.kernels.call import WIDEST, Call, Config
+from . import conv, ends, mdc, mdc_backward, resample, residual, tuning, wgrad
+from .runtime import Call
+from .tuning import WIDEST, Config
 
 ALONE = ("x2", "w2")  # operands of a convolution of one input
 OWN_WIDTH = {"light": 128, "paper": 96}
@@ -33,12 +34,12 @@ def layers(config: Config, c: int) -> Iterator[Shipped]:
         return Shipped(name, conv.conv_call(config, c_in, c, k, act=act), (*ALONE, *absent), main_loop=k > 1)
 
     for k in (1, 3, 5):
-        yield item(f"{k}x{k}", c, k, ("gate", "residual", "sums_ptr"), act=True)
-        yield item(f"{k}x{k} dgrad, gate", c, k, ("b_ptr", "residual"))
+        yield item(f"{k}x{k}", c, k, ("gate", "skip", "sums_ptr"), act=True)
+        yield item(f"{k}x{k} dgrad, gate", c, k, ("b_ptr", "skip"))
     yield item("1x1, skip", c, 1, ("gate", "sums_ptr"))
     yield item("3x3 dgrad, skip", c, 3, ("b_ptr", "gate"))
-    yield item("1x1 dgrad", c, 1, ("b_ptr", "gate", "residual", "sums_ptr"))
-    yield item("join", 3 * c, 1, ("gate", "residual", "sums_ptr"), act=True)
+    yield item("1x1 dgrad", c, 1, ("b_ptr", "gate", "skip", "sums_ptr"))
+    yield item("join", 3 * c, 1, ("gate", "skip", "sums_ptr"), act=True)
     yield item("join dgrad, skip", 3 * c, 1, ("b_ptr", "gate", "sums_ptr"))
 
 
@@ -71,12 +72,12 @@ def student(arch: str, inputs: int = 8, c: int = 48) -> Iterator[Shipped]:
 
     for c_in, c2, co in forward:
         absent = () if c2 else ALONE
-        yield Shipped(f"student {c_in}+{c2}>{co}", convolution(c_in, co, True, c2), (*absent, "gate", "residual", "sums_ptr"))
-    yield Shipped("student out", convolution(c * 2 // 3, inputs, False), (*ALONE, "gate", "residual", "sums_ptr"))
+        yield Shipped(f"student {c_in}+{c2}>{co}", convolution(c_in, co, True, c2), (*absent, "gate", "skip", "sums_ptr"))
+    yield Shipped("student out", convolution(c * 2 // 3, inputs, False), (*ALONE, "gate", "skip", "sums_ptr"))
     for c_in, co in gated:
-        yield Shipped(f"student dgrad {c_in}>{co}, gate", convolution(c_in, co, False), (*ALONE, "b_ptr", "residual"))
+        yield Shipped(f"student dgrad {c_in}>{co}, gate", convolution(c_in, co, False), (*ALONE, "b_ptr", "skip"))
     for c_in, co in plain:
-        yield Shipped(f"student dgrad {c_in}>{co}", convolution(c_in, co, False), (*ALONE, "b_ptr", "gate", "residual", "sums_ptr"))
+        yield Shipped(f"student dgrad {c_in}>{co}", convolution(c_in, co, False), (*ALONE, "b_ptr", "gate", "skip", "sums_ptr"))
     yield Shipped("student dgrad, skip", convolution(c, c, False), (*ALONE, "b_ptr", "gate", "sums_ptr"))
     for c_in, co in products:
         call = wgrad.wgrad_call(tuning.config("wgrad", arch, max(c_in, co), 2), c_in, co)
@@ -99,9 +100,9 @@ def shipped(arch: str, widths: dict[str, tuple[int, ...]]) -> Iterator[Shipped]:
     for c in sorted({*widths["light"], *widths["paper"]}):
         for k in (3, 5):
             masked = conv.conv_call(config("conv", c), c, c, k, masked=True, act=True)
-            yield Shipped(f"masked {k}x{k}", masked, (*ALONE, "gate", "residual", "sums_ptr"))
+            yield Shipped(f"masked {k}x{k}", masked, (*ALONE, "gate", "skip", "sums_ptr"))
             dgrad = conv.conv_call(config("conv", c), c, c, k, masked=True)
-            yield Shipped(f"masked {k}x{k} dgrad", dgrad, (*ALONE, "b_ptr", "gate", "residual", "sums_ptr"))
+            yield Shipped(f"masked {k}x{k} dgrad", dgrad, (*ALONE, "b_ptr", "gate", "skip", "sums_ptr"))
         yield Shipped("wgrad", wgrad.wgrad_call(config("wgrad", c), c, c))
         if c > WIDEST:
             yield from layers(config("conv", c), c)
@@ -111,9 +112,9 @@ def shipped(arch: str, widths: dict[str, tuple[int, ...]]) -> Iterator[Shipped]:
     yield Shipped("pack", ends.pack_call(config("pack", 16), 3), main_loop=False)
     light, paper = ([c for c in widths[variant] if c <= WIDEST] for variant in ("light", "paper"))
     for c in light:
-        yield Shipped("residual", conv.residual_call(config("residual", c), c), ("h",))
-        yield Shipped("residual, training", conv.residual_call(config("residual", c), c))
-        yield Shipped("1x1 dgrad", conv.conv_call(config("conv", c), c, c, 1), (*ALONE, "b_ptr", "residual"), main_loop=False)
+        yield Shipped("residual", residual.residual_call(config("residual", c), c), ("h",))
+        yield Shipped("residual, training", residual.residual_call(config("residual", c), c))
+        yield Shipped("1x1 dgrad", conv.conv_call(config("conv", c), c, c, 1), (*ALONE, "b_ptr", "skip"), main_loop=False)
         yield Shipped("3x3 dgrad", conv.conv_call(config("conv", c), c, c, 3), (*ALONE, "b_ptr", "gate"))
         tail = ends.tail_call(config("tail", c), c, 3, True, False)
         yield Shipped("tail, light", tail, main_loop=False)

@@ -22,9 +22,11 @@ from triton.runtime.errors import OutOfResources, PTXASError
 
 from fastbsn.errors import BackendError, InputError
 from fastbsn.io.atomic import write_json
-from fastbsn.kernels import inference, launch, mdc, tuning
-from fastbsn.kernels.call import Config, width
-from fastbsn.ops.flat import Flat
+
+from . import conv, ends, mdc, mdc_backward, residual, runtime, tuning, wgrad
+from .layout import Flat
+from .slots import GRADIENTS, KEPT
+from .tuning import Config, width
 
 KERNELS = ("conv", "residual", "mdc_first", "mdc_rest", "mdc_backward_first", "mdc_backward_rest", "wgrad", "head", "tail")
 TOLERANCE = 0.02  # relative; candidates add in another order
@@ -43,7 +45,7 @@ def candidates(kernel: str, channels: int) -> Iterator[Config]:
 def workload(kernel: str, c: int, side: int, dtype: torch.dtype) -> Callable[[], Tensor]:
     """A function that launches `kernel` on one image of side x side pixels with random data and returns what it wrote."""
     device = torch.device("cuda")
-    flat = Flat(1, side, side, 2, 2)
+    flat, last = Flat(1, side, side, 2, 2), len(KEPT)
     p, pitch, inside = flat.positions, flat.pitch, flat.inside(device)
 
     def array(*shape: int) -> Tensor:
@@ -53,42 +55,42 @@ def workload(kernel: str, c: int, side: int, dtype: torch.dtype) -> Callable[[],
     w5, w3, w1 = array(25 * c, c), array(9 * c, c), array(8 * c, c)
 
     def run_conv() -> Tensor:
-        launch.conv2d(x, w3, bias[0], inside, y, pitch, 3, act=True)
+        conv.conv2d(x, w3, bias[0], inside, y, pitch, 3, act=True)
         return y
 
     def run_residual() -> Tensor:
-        launch.residual(x, w3, w1[:c], bias[:2], inside, y, pitch)
+        residual.residual_module(x, w3, w1[:c], bias[:2], inside, y, pitch)
         return y
 
     def run_head() -> Tensor:
-        inference.head(packed, w1[:16], w5[: 8 * c], w1[: 2 * c], bias[:3], y, (1, 3, side, side), flat.rows, pitch, 2)
+        ends.head(packed, w1[:16], w5[: 8 * c], w1[: 2 * c], bias[:3], y, (1, 3, side, side), flat.rows, pitch, 2)
         return y
 
     def run_tail() -> Tensor:
         geometry = (flat.rows, pitch, three.rows, three.pitch)
-        inference.tail((x, x3), geometry, w1[: 7 * c], bias[:7], mu, features, light=True, folded=False)
+        ends.tail((x, x3), geometry, w1[: 7 * c], bias[:7], mu, features, light=True, folded=False)
         return mu
 
     def run_mdc() -> Tensor:
-        launch.mdc_module(slots, w5, w3, w1, bias, inside, pitch, x=0, a1=1, y=9, keep=3)
-        return slots[9]
+        mdc.mdc_module(slots, w5, w3, w1, bias, inside, pitch, x=0, a1=1, y=last, keep=KEPT.index("a"))
+        return slots[last]
 
     def run_backward() -> Tensor:
-        launch.mdc_backward_module(slots, gradients, w5, w3, w1, pitch, x=0, y=9, dy=0, t2=1, dx=10)
-        return gradients[10]
+        mdc_backward.mdc_backward_module(slots, gradients, w5, w3, w1, pitch, x=0, y=last, dy=0, t2=1, dx=len(GRADIENTS) + 1)
+        return gradients[-1]
 
     def run_wgrad() -> Tensor:
-        table = launch.residual_table(device, p, pitch, 0)
-        return launch.weight_gradients(torch.cat([x, x]), torch.cat([x, x]), table, 10, p).sum(0)
+        table = residual.residual_table(device, p, pitch, 0)
+        return wgrad.weight_gradients(torch.cat([x, x]), torch.cat([x, x]), table, 10, p).sum(0)
 
     if kernel in ("head", "tail"):
         packed, three = array(side * side, 16), Flat(1, side, side, 3, 2)
         x3, mu = three.pack(array(1, c, side, side)), torch.empty(1, 3, side, side, device=device)
         features = torch.empty(side * side, c, device=device)
     if kernel.startswith("mdc"):
-        slots = torch.zeros(len(mdc.KEPT) + 1, p, c, dtype=dtype, device=device)
+        slots = torch.zeros(last + 1, p, c, dtype=dtype, device=device)
         slots[0] = x
-        gradients = torch.zeros(11, p, c, dtype=dtype, device=device)
+        gradients = torch.zeros(len(GRADIENTS) + 2, p, c, dtype=dtype, device=device)
         gradients[0] = x
         run_mdc()
     return {
@@ -107,7 +109,8 @@ def workload(kernel: str, c: int, side: int, dtype: torch.dtype) -> Callable[[],
 def milliseconds(run: Callable[[], Any], seconds: float) -> float:
     """Median time of `run` on the device."""
     run()
-    times, end = [], time.monotonic() + seconds
+    times: list[float] = []
+    end = time.monotonic() + seconds
     while len(times) < 5 or time.monotonic() < end:
         begin, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()
@@ -128,7 +131,7 @@ def tune(kernel: str, channels: int, side: int = 1024, seconds: float = 0.1, dty
     """
     run = workload(kernel, channels, side, dtype)
     expected = run().float().clone()
-    arch = launch.target(expected).arch
+    arch = runtime.target(expected).arch
     best = (tuning.config(kernel, arch, channels, dtype.itemsize), milliseconds(run, seconds))
     for config in candidates(kernel, channels):
         try:
@@ -157,7 +160,7 @@ def write_table(
     if not torch.cuda.is_available():
         raise BackendError("there is no CUDA device; tuning times kernels on one: run it on the machine that the table is for")
     table = {arch: dict(entries) for arch, entries in tuning.table().items()}
-    arch, name = launch.target(torch.empty(0, device="cuda")).arch, torch.cuda.get_device_name()
+    arch, name = runtime.target(torch.empty(0, device="cuda")).arch, torch.cuda.get_device_name()
     for kernel, c in itertools.product(kernels, channels):
         config, taken = tune(kernel, c, side, seconds)
         table[arch][f"{kernel}/{c}/16"] = [config.block, config.chunk, config.warps, config.stages]

@@ -9,18 +9,40 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from fastbsn.kernels.call import Config, width
 
 TABLE = Path(__file__).with_name("tuning.json")
 SHARED = {"sm_80": 163 * 1024, "sm_89": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "sm_120": 99 * 1024}  # bytes per block
 TMA = ("sm_90", "sm_100", "sm_120")
 TUNED = (48, 64, 96, 128)
+WIDEST = 128  # columns of a block: what the registers of one program hold
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes a kernel is compiled for: positions per block, channels per step of the main loop, warps, pipeline stages."""
+
+    block: int
+    chunk: int
+    warps: int
+    stages: int
+
+
 INTERPRETER = Config(128, 32, 4, 2)
 _forced: dict[str, Config] = {}
+
+
+def width(channels: int) -> int:
+    """Columns of a block that holds `channels`: the next power of two, at least 16 (the smallest tensor-core tile)."""
+    return max(16, 1 << (channels - 1).bit_length())
+
+
+def column_block(channels: int) -> int:
+    """Columns that one program computes where `channels` may be more than one can hold."""
+    return min(width(channels), WIDEST)
 
 
 def architecture(major: int, minor: int) -> str:

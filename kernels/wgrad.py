@@ -5,11 +5,22 @@ share z go through one program. The sum over p is split into parts that are adde
 repeats are bit-equal. A masked tap has no entry.
 """
 
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
 import triton
 import triton.language as tl
 
-from fastbsn.kernels.call import Call, Config, column_block
-from fastbsn.kernels.tiles import blocks
+from . import runtime
+from .runtime import Call
+from .tiles import blocks
+from .tuning import Config, column_block
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @triton.jit(do_not_specialize=("x_rows", "z_rows", "entries", "per_split", "total"))
@@ -69,3 +80,37 @@ def tap_products(k: int, pitch: int, masked: bool = False, x: int = 0, z: int = 
     """(row of x, row of z) of every tap of a k x k convolution, in the order of its weights."""
     taps = [t for t in range(k * k) if not masked or t != k * k // 2]
     return [(x + (t // k - k // 2) * pitch + t % k - k // 2, z) for t in taps]
+
+
+def weight_gradients(
+    x: Tensor,  # [rows, C]
+    z: Tensor,  # [rows, CO]
+    table: Tensor,  # [groups, 5] int32, of `product_table`
+    entries: int,
+    positions: int,
+) -> Tensor:  # [splits, entries, C, CO] float32, to be summed over the first dimension
+    t, (c, co) = runtime.target(x), (x.shape[1], z.shape[1])
+    config = t.config("wgrad", z if co > c else x)
+    call = wgrad_call(config, c, co, t.precision)
+    columns = -(-c // call.constants["M"]) * -(-co // call.constants["N"])
+    total = positions // config.block
+    splits = max(1, min(total, runtime.programs(x) // (table.shape[0] * columns)))
+    per_split = -(-total // splits)
+    splits = -(-total // per_split)
+    dw = runtime.empty_float32(x, splits, entries, c, co)
+    rows = dict(x_rows=x.shape[0], z_rows=z.shape[0], entries=entries, per_split=per_split, total=total)
+    runtime.launch(call, (splits, table.shape[0], columns), t.tma, x=x, z=z, table_ptr=table, dw_ptr=dw, **rows)
+    return dw
+
+
+@cache  # for good: a captured CUDA graph may be reading one
+def product_table(device: torch.device, products: tuple[tuple[int, int], ...]) -> Tensor:
+    """Of `pairs`, on `device`."""
+    import torch
+
+    return torch.tensor(pairs(list(products)), dtype=torch.int32, device=device)
+
+
+def taps_table(device: torch.device, pitch: int, k: int, masked: bool) -> Tensor:
+    """For `weight_gradients` of one convolution."""
+    return product_table(device, tuple(tap_products(k, pitch, masked)))

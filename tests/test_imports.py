@@ -29,13 +29,15 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
 def imports(path: Path) -> set[str]:
-    """Full names of the modules that a file imports, at any depth, by `import` or by `import_module("...")`; "a.b." is any in a.b."""
+    """Full names of the modules that a file imports, at any depth, by `import` or by `import_module("...")`; "a.b." is any in a.b.
+    Relative ones are those of kernels/."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = ".".join(filter(None, (node.level * "fastbsn.kernels", node.module)))
+            found |= {f"{module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"fastbsn(\.\w+)+\.?", node.value):
             found.add(node.value)
     return found
@@ -89,6 +91,7 @@ def test_imports_run_one_way():
 def test_no_module_imports_itself_by_way_of_others():
     kernels = [p for p in (ROOT / "kernels").glob("*.py") if p.name != "__init__.py"]
     graph = module_graph({module_name(p): p for p in [*(p for _, p in package_files()), *kernels]})
+    assert {"fastbsn.kernels.wgrad", "fastbsn.kernels.slots"} <= graph["fastbsn.kernels.mdc_backward"]
     assert "fastbsn.training.labels" in graph["fastbsn.training.fit"] and "fastbsn.denoiser" in graph["fastbsn"]
     assert not cycle(graph)
 
@@ -125,6 +128,19 @@ def test_only_ops_and_backends_reach_kernels_and_extension():
 
     users = {layer for layer, path in package_files() if reaches(path)}
     assert users <= {"ops", "backends"}, users
+
+
+def test_kernels_compile_without_torch():
+    """What aot.py imports, where importing torch fails."""
+    code = "import sys; sys.modules['torch'] = None; import fastbsn.kernels.aot, fastbsn.kernels.shipped"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+
+
+def test_kernels_need_nothing_of_the_operations():
+    files = [p for p in (ROOT / "kernels").glob("*.py") if p.name != "__init__.py"]
+    names = {n for p in files for n in imports(p) if n.startswith("fastbsn") and not n.startswith("fastbsn.kernels")}
+    assert names and {n.split(".")[1] for n in names} <= {"errors", "io"}
 
 
 def test_import_is_cheap_and_lazy():

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from fastbsn.backends.capture import capture, replays
 from fastbsn.errors import BackendError, InputError
-from fastbsn.kernels.call import WIDEST
+from fastbsn.kernels.layout import Flat
+from fastbsn.kernels.tuning import WIDEST
 from fastbsn.nets import DBSN
 from fastbsn.nets.dbsn import DILATIONS, Branch
 from fastbsn.ops import dispatch
-from fastbsn.ops.flat import Flat
-from fastbsn.ops.modules import pointwise_matrices
+from fastbsn.ops.mdc import pointwise_matrices
 from fastbsn.ops.operator import tap_major
 
 SIZES = 4  # image sizes remembered
@@ -151,7 +151,7 @@ class TritonDBSN:
 
     def _pack_ends(self, net: DBSN) -> tuple[Tensor, Tensor, Tensor]:
         """Head [KX, C]; seven matrices [7 * C, C] and biases [7, C] of the tail, see kernels/ends.py."""
-        c, width = self.config["channels"], import_module("fastbsn.kernels.inference").packed_width(self.config["in_channels"])
+        c, width = self.config["channels"], import_module("fastbsn.kernels.ends").packed_width(self.config["in_channels"])
         bias = net.head.bias.detach().double()
         high = bias.to(self.dtype).double()
         rows = [net.head.weight.flatten(1).T.double()] * 2 + [high[None], (bias - high)[None]]
@@ -180,7 +180,8 @@ class _Size:
     def __init__(self, net: TritonDBSN, shape: torch.Size):
         self.net, self.shape = net, shape
         (n, inputs, h, w), c, device = shape, net.config["channels"], net.device
-        self.launch, self.ends = import_module("fastbsn.kernels.launch"), import_module("fastbsn.kernels.inference")
+        self.ends = import_module("fastbsn.kernels.ends")
+        self.residual, self.mdc = import_module("fastbsn.kernels.residual"), import_module("fastbsn.kernels.mdc")
         self.flats = [Flat(n, h, w, d, 1 if net.light else 2) for d in DILATIONS]
         slots = 2 if net.light else 4
         p2, p3 = (flat.positions for flat in self.flats)
@@ -208,9 +209,9 @@ class _Size:
             for module in weights["modules"]:
                 to = last + before - at
                 if net.light:
-                    self.launch.residual(slots[at], *module, inside, slots[to], flat.pitch)
+                    self.residual.residual_module(slots[at], *module, inside, slots[to], flat.pitch)
                 else:
-                    self.launch.mdc_module(slots, *module, inside, flat.pitch, x=at, a1=0, y=to)
+                    self.mdc.mdc_module(slots, *module, inside, flat.pitch, x=at, a1=0, y=to)
                 at = to
         first, second = self.flats
         geometry = (first.rows, first.pitch, second.rows, second.pitch)

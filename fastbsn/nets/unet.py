@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fastbsn.errors import InputError
 from fastbsn.nets.network import Network
 from fastbsn.ops.dispatch import compute_dtype, use_triton
-from fastbsn.ops.triton_unet import unet
+from fastbsn.ops.unet import unet_body
 from fastbsn.pixels import mirrored
 
 SLOPE = 0.1
@@ -93,7 +93,7 @@ class UNet(Network):
         if use_triton(y, automatic=False):  # cuDNN until a measurement says otherwise
             layers = list(self.children())
             x, weights, biases = y.to(compute_dtype(y)), [layer.weight for layer in layers], [layer.bias for layer in layers]
-            return unet(x, weights, biases, SLOPE, torch.is_grad_enabled())[0]  # type: ignore[arg-type]
+            return unet_body(x, weights, biases, SLOPE, torch.is_grad_enabled())[0]  # type: ignore[arg-type]
 
         def conv(name: str, x: Tensor) -> Tensor:
             return F.leaky_relu(getattr(self, name)(x), SLOPE)

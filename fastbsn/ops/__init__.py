@@ -2,15 +2,9 @@
 
 from fastbsn.ops.dispatch import backend
 from fastbsn.ops.masked_conv import masked_conv2d, masked_conv2d_reference
-from fastbsn.ops.modules import (
-    mdc_module,
-    mdc_module_reference,
-    mdc_modules,
-    residual_module,
-    residual_module_reference,
-    residual_modules,
-)
+from fastbsn.ops.mdc import mdc_module, mdc_module_reference, mdc_modules
 from fastbsn.ops.phases import batch_to_space, outside_extent, space_to_batch
+from fastbsn.ops.residual import residual_module, residual_module_reference, residual_modules
 
 __all__ = [
     "backend",

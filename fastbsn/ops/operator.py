@@ -2,25 +2,19 @@
 
 One operator per branch body rather than per layer: activations stay in the [P, C] layout between modules, and a step has few
 launches. Parameters of M modules arrive stacked. `saved` holds what the backward pass reads; it is empty where nothing is to be
-differentiated. Registering imports no Triton; running does.
+differentiated. Registering imports no Triton; running does, which is why
+the functions that run import the kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastbsn.ops.flat import Flat
-
-
-def kernels() -> ModuleType:
-    from fastbsn.kernels import launch
-
-    return launch
+from fastbsn.kernels.layout import Flat
 
 
 def define(name: str, schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> Any:

@@ -13,7 +13,7 @@ import torch
 
 from fastbsn import ops
 from fastbsn.backends import triton
-from fastbsn.ops.flat import Flat
+from fastbsn.kernels.layout import Flat
 from tests.conftest import SEED
 from tests.kernels import checks
 

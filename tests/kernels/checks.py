@@ -20,9 +20,10 @@ from torch import Tensor
 
 from fastbsn import ops
 from fastbsn.backends import triton
+from fastbsn.kernels.layout import Flat
+from fastbsn.kernels.slots import GRADIENTS, KEPT, PRODUCTS
 from fastbsn.nets import DBSN
-from fastbsn.ops import modules
-from fastbsn.ops.flat import Flat
+from fastbsn.ops import mdc, residual
 
 GUARD = 64  # rows of NaN on both sides of an array
 KINDS = {
@@ -50,7 +51,10 @@ def random_module(c: int, kind: str, device: str, dtype: torch.dtype = torch.flo
     return [(w.to(device, dtype), b.to(device, dtype)) for w, b in layers]
 
 
-SLOTS = {"residual": (1,), "mdc": (1, 3, 2, 4, 5, 6, 8, 9)}  # of `saved` per module: outputs of its ReLUs, in the reference's order
+SLOTS = {  # of `saved` per module: outputs of its ReLUs, in the reference's order; the last is x of the next module
+    "residual": [1],
+    "mdc": [*(KEPT.index(name) for name in ("a1", "a", "b1", "b", "c", "j", "v")), len(KEPT)],
+}
 
 
 @contextmanager
@@ -72,18 +76,18 @@ def _relus(masks: list[Tensor], replay: bool) -> Iterator[None]:
 @contextmanager
 def _kept_activations(masks: list[Tensor]) -> Iterator[None]:
     """Record the same of the operators that run through Triton, from what they keep for their backward pass."""
-    operators = {"residual": modules.residual_body, "mdc": modules.mdc_body}
+    operators = {"residual": residual.residual_body, "mdc": mdc.mdc_body}
 
     def recording(kind: str, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         y, saved = operators[kind](x, *rest)
         flat = Flat(x.shape[0], x.shape[2], x.shape[3], rest[-2], 1 if kind == "residual" else 2)
-        for first in range(0, len(saved) - 1, 2 if kind == "residual" else 9):
+        for first in range(0, len(saved) - 1, 2 if kind == "residual" else len(KEPT)):
             masks.extend(flat.unpack(saved[first + slot].detach()) > 0 for slot in SLOTS[kind])
         return y, saved
 
     with (
-        patch.object(modules, "residual_body", partial(recording, "residual")),
-        patch.object(modules, "mdc_body", partial(recording, "mdc")),
+        patch.object(residual, "residual_body", partial(recording, "residual")),
+        patch.object(mdc, "mdc_body", partial(recording, "mdc")),
     ):
         yield
 
@@ -184,7 +188,11 @@ class Guarded:
 
 def check_memory(c: int, o: int, flat: Flat, k: int, dtype: torch.dtype, device: str) -> None:
     """Every kernel, between guard bands: reads nothing outside its arrays, writes all of them and nothing else, padding zero."""
-    from fastbsn.kernels import launch
+    from fastbsn.kernels.conv import conv2d
+    from fastbsn.kernels.mdc import mdc_module
+    from fastbsn.kernels.mdc_backward import mdc_backward_module, mdc_table
+    from fastbsn.kernels.residual import residual_module
+    from fastbsn.kernels.wgrad import weight_gradients
 
     def image(channels: int, slots: int = 1) -> Guarded:
         g = Guarded(slots * flat.positions, channels, dtype, device)
@@ -197,33 +205,34 @@ def check_memory(c: int, o: int, flat: Flat, k: int, dtype: torch.dtype, device:
 
     inside, p = flat.inside(torch.device(device)), flat.positions
     padding = inside == 0
-    x, residual, gate, y = image(c), image(o), image(o), Guarded(p, o, dtype, device)
+    x, skip, gate, y = image(c), image(o), image(o), Guarded(p, o, dtype, device)
     bias = torch.randn(8, max(c, o), device=device)
-    arguments = dict(gate=gate.array, residual=residual.array, sums=True)
-    sums = launch.conv2d(x.array, weight((k * k - 1) * c, o), bias[0, :o], inside, y.array, flat.pitch, k, masked=True, **arguments)
+    arguments = dict(gate=gate.array, skip=skip.array, sums=True)
+    sums = conv2d(x.array, weight((k * k - 1) * c, o), bias[0, :o], inside, y.array, flat.pitch, k, masked=True, **arguments)
     y.check_written()
     assert y.array[padding].eq(0).all() and sums.isfinite().all()
     assert error(sums.sum(0), y.array.float().sum(0)) < 1e-2
 
     x, h, y = image(c), Guarded(p, c, dtype, device), Guarded(p, c, dtype, device)
-    launch.residual(x.array, weight(9 * c, c), weight(c, c), bias[:2, :c].contiguous(), inside, y.array, flat.pitch, h.array)
+    residual_module(x.array, weight(9 * c, c), weight(c, c), bias[:2, :c].contiguous(), inside, y.array, flat.pitch, h.array)
     h.check_written()
     y.check_written()
     assert y.array[padding].eq(0).all()
 
-    s = image(c, slots=10)
+    last, dx = len(KEPT), len(GRADIENTS) + 1
+    s = image(c, slots=last + 1)
     w5, w3, w1 = weight(25 * c, c), weight(9 * c, c), weight(8 * c, c)
-    slots = s.array.unflatten(0, (10, p))
-    launch.mdc_module(slots, w5, w3, w1, bias[:, :c].contiguous(), inside, flat.pitch, x=0, a1=1, y=9, keep=3)
+    slots = s.array.unflatten(0, (last + 1, p))
+    mdc_module(slots, w5, w3, w1, bias[:, :c].contiguous(), inside, flat.pitch, x=0, a1=1, y=last, keep=3)
     s.check_written()
-    assert all(slots[i][padding].eq(0).all() for i in (1, 2, 9))
-    g = image(c, slots=11)
-    gradients = g.array.unflatten(0, (11, p))
-    launch.mdc_backward_module(slots, gradients, w5, w3, w1, flat.pitch, x=0, y=9, dy=0, t2=1, dx=10)
+    assert all(slots[i][padding].eq(0).all() for i in (1, 2, last))
+    g = image(c, slots=dx + 1)
+    gradients = g.array.unflatten(0, (dx + 1, p))
+    mdc_backward_module(slots, gradients, w5, w3, w1, flat.pitch, x=0, y=last, dy=0, t2=1, dx=dx)
     g.check_written()
-    assert all(gradients[i][padding].eq(0).all() for i in range(11))
-    table = launch.mdc_table(torch.device(device), p, flat.pitch)
-    assert launch.weight_gradients(s.array[: 9 * p], g.array, table, 42, p).isfinite().all()
+    assert all(gradients[i][padding].eq(0).all() for i in range(dx + 1))
+    table = mdc_table(torch.device(device), p, flat.pitch)
+    assert weight_gradients(s.array[: last * p], g.array, table, PRODUCTS, p).isfinite().all()
 
 
 def check_repeats(fn: Callable[[], Tensor], repeats: int) -> None:
@@ -235,10 +244,10 @@ def check_repeats(fn: Callable[[], Tensor], repeats: int) -> None:
 
 def weight_gradients_twice_split(c: int, flat: Flat, dtype: torch.dtype, device: str) -> Tensor:
     """Weight gradients of a 3x3 convolution, for `check_repeats`."""
-    from fastbsn.kernels import launch
+    from fastbsn.kernels.wgrad import taps_table, weight_gradients
 
     x, z = (flat.pack(torch.ones(flat.n, c, flat.h, flat.w, device=device).cumsum(i) / 7, dtype=dtype) for i in (2, 3))
-    return launch.weight_gradients(x, z, launch.taps_table(x.device, flat.pitch, 3, False), 9, flat.positions).sum(0)
+    return weight_gradients(x, z, taps_table(x.device, flat.pitch, 3, False), 9, flat.positions).sum(0)
 
 
 def random_teacher(variant: str, c: int, modules: int, inputs: int = 3) -> DBSN:

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbsn import ops
+from fastbsn.kernels.layout import Flat
 from fastbsn.nets import UNet, unet
 from fastbsn.nets.unet import SLOPE
-from fastbsn.ops import triton_unet
-from fastbsn.ops.flat import Flat
+from fastbsn.ops import unet as operator
 from tests.kernels.checks import Guarded, assert_as_good, error
 
 
@@ -67,9 +67,9 @@ def _kept_choices(found: list[Tensor]) -> Iterator[None]:
     """The same of the operator, from the activations that it keeps for its backward pass."""
 
     def recording(image: Tensor, weights: list[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
-        y, saved = triton_unet.unet(image, weights, *rest)
-        net = triton_unet._Net(image.shape, weights, SLOPE, image.device, image.dtype)
-        for name, level, _ in triton_unet._layers(net.depth):
+        y, saved = operator.unet_body(image, weights, *rest)
+        net = operator._Net(image.shape, weights, SLOPE, image.device, image.dtype)
+        for name, level, _ in operator._layers(net.depth):
             if name != "out":
                 values = net.flats[level].unpack(net.views(saved.detach())[name])[:, : net.channels[name]].contiguous()
                 found.append(values > 0)
@@ -77,7 +77,7 @@ def _kept_choices(found: list[Tensor]) -> Iterator[None]:
                     found.append(F.max_pool2d(values.float(), 2, return_indices=True)[1])
         return y, saved
 
-    with patch.object(unet, "unet", recording):
+    with patch.object(unet, "unet_body", recording):
         yield
 
 
@@ -112,7 +112,7 @@ def check_student(inputs: int, channels: int, depth: int, n: int, tiles: tuple[i
 
 def check_resampling(n: int, c: int, h: int, w: int, dtype: torch.dtype, device: str) -> None:
     """The four kernels between guard bands, against PyTorch; values repeat, so that the largest of four is often not unique."""
-    from fastbsn.kernels import student
+    from fastbsn.kernels import resample
 
     coarse, fine = Flat(n, h, w, 1, 1), Flat(n, 2 * h, 2 * w, 1, 1)
     level = (n, h, w)
@@ -131,23 +131,23 @@ def check_resampling(n: int, c: int, h: int, w: int, dtype: torch.dtype, device:
 
     values, x = image(fine)
     y = Guarded(coarse.positions, c, dtype, device)
-    student.pool(x, y.array, level)
+    resample.pool(x, y.array, level)
     check(y, coarse, F.max_pool2d(values.float(), 2))
 
     grad, dy = image(coarse)
     leaf = values.double().requires_grad_()
     F.max_pool2d(leaf, 2).backward(grad.double())
     dz = Guarded(fine.positions, c, dtype, device)
-    sums = student.pool_backward(x, y.array, dy, dz.array, level, 0.5)
+    sums = resample.pool_backward(x, y.array, dy, dz.array, level, 0.5)
     check(dz, fine, torch.where(values <= 0, 0.5 * leaf.grad, leaf.grad), sums)
 
     values, x = image(coarse)
     up = Guarded(fine.positions, c, dtype, device)
-    student.upsample(x, up.array, level)
+    resample.upsample(x, up.array, level)
     check(up, fine, F.interpolate(values.float(), scale_factor=2, mode="nearest"))
 
     grad, dy = image(fine)
     total = 4 * F.avg_pool2d(grad.double(), 2)
     dz = Guarded(coarse.positions, c, dtype, device)
-    sums = student.upsample_backward(x, dy, dz.array, level, 0.5)
+    sums = resample.upsample_backward(x, dy, dz.array, level, 0.5)
     check(dz, coarse, torch.where(values <= 0, 0.5 * total, total), sums)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastbsn.kernels import conv, ends, launch
-from fastbsn.kernels.call import Config
+from fastbsn.kernels import conv, ends, runtime
+from fastbsn.kernels.tuning import Config
 from tests.kernels.interpreter import DEVICE, interpreter
 
 BLOCK = 64
@@ -33,7 +33,7 @@ def run_block(monkeypatch: pytest.MonkeyPatch, block: int, call, tma: bool, **ar
 
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_get_program_id", shifted)
     monkeypatch.setattr(interpreter.GridExecutor, "_restore_args_dev", lambda *_: None)
-    launch.launch(call, (1,), tma, **arguments)
+    runtime.launch(call, (1,), tma, **arguments)
 
 
 def large(rows: int, columns: int) -> Tensor:
@@ -50,7 +50,7 @@ def test_convolution(monkeypatch, tma):
     inside[-BLOCK:] = 1
     w = torch.randn(128, 128).half()
     sizes = dict(P=rows, pitch=0)
-    empty = dict.fromkeys(("x2", "w2", "b_ptr", "gate", "residual", "sums_ptr"))
+    empty = dict.fromkeys(("x2", "w2", "b_ptr", "gate", "skip", "sums_ptr"))
     call = conv.conv_call(Config(BLOCK, 64, 4, 2), 128, 128, 1)
     run_block(monkeypatch, rows // BLOCK - 1, call, tma, x=x, w=w, inside_ptr=inside, y=y, **sizes, **empty)
     torch.testing.assert_close(y[-BLOCK:].float(), x[-BLOCK:].float() @ w.float(), rtol=2e-3, atol=2e-2)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fastbsn import ops
 from fastbsn.backends import triton
-from fastbsn.kernels import aot, inference, launch, shipped, student, tuning
-from fastbsn.kernels.call import Config
+from fastbsn.kernels import aot, runtime, shipped, tuning
+from fastbsn.kernels.tuning import Config
 from fastbsn.nets import UNet
 from tests.kernels import checks
 
@@ -56,8 +56,7 @@ def launch_everything(c: int) -> None:
 def test_what_is_compiled_is_what_is_launched(monkeypatch):
     """Every launch has a shipped item with the same kernel, compile-time constants, absent operands and element types."""
     launched = []
-    for module in (launch, inference, student):
-        monkeypatch.setattr(module, "launch", lambda call, grid, tma, **arguments: launched.append((call, arguments)))
+    monkeypatch.setattr(runtime, "launch", lambda call, grid, tma, **arguments: launched.append((call, arguments)))
     with tuning.forced(all=Config(32, 16, 4, 2)):
         items = list(shipped.shipped("sm_90", {"light": (16, 136), "paper": (16, 136)}))
         launch_student()
@@ -115,9 +114,9 @@ def test_faults_are_found(sample):
     [((8, 6), "sm_89", False), ((9, 0), "sm_90", True), ((10, 3), "sm_100", True), ((12, 1), "sm_120", True), ((13, 0), "sm_120", True)],
 )
 def test_descriptors_are_made_on_the_host_wherever_the_gpu_has_tma(capability, arch, tma, monkeypatch):
-    monkeypatch.setattr(launch, "INTERPRETER", False)
-    monkeypatch.setattr(launch, "_capability", lambda index: capability)
-    target = launch.target(torch.empty(0))
+    monkeypatch.setattr(runtime, "INTERPRETER", False)
+    monkeypatch.setattr(runtime, "_capability", lambda index: capability)
+    target = runtime.target(torch.empty(0))
     assert (target.arch, target.tma) == (arch, tma)
 
 

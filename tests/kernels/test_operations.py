@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastbsn.kernels import launch, tuning
-from fastbsn.kernels.call import Config
-from fastbsn.ops.flat import Flat
+from fastbsn.kernels import runtime, tuning
+from fastbsn.kernels.layout import Flat
+from fastbsn.kernels.tuning import Config
 from tests.conftest import SEED
 from tests.kernels import checks
 from tests.kernels.interpreter import DEVICE
@@ -73,7 +73,7 @@ def test_a_module_on_phases_of_different_extent(kind, c):
 @pytest.mark.parametrize("tma", [True, False])
 @pytest.mark.parametrize(("n", "block"), [(2, 64), (1, 256)])  # one block: it reads beyond a slot before any is written there
 def test_memory(n, block, tma, monkeypatch):
-    monkeypatch.setattr(launch, "TMA_IN_INTERPRETER", tma)
+    monkeypatch.setattr(runtime, "TMA_IN_INTERPRETER", tma)
     with tuning.forced(all=Config(block, 16, 4, 2)):
         checks.check_memory(24, 40, Flat(n, 7, 9, 2, 2), 5, HALF, DEVICE)
 

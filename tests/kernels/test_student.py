@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fastbsn import ops
-from fastbsn.ops import triton_unet
+from fastbsn.ops.unet import unet_body
 from fastbsn.training import ImageSet, LoopConfig, StudentConfig, distill
 from fastbsn.training.labels import LabelSet
 from tests.conftest import SEED
@@ -58,7 +58,7 @@ def test_opcheck():
     net = student_checks.random_student(3, 6, 1).to(DEVICE)
     weights, biases = [m.weight for m in net.children()], [m.bias for m in net.children()]
     image = torch.rand(1, 3, 2, 4, device=DEVICE, requires_grad=True)
-    torch.library.opcheck(triton_unet.unet, (image, weights, biases, 0.1, True))
+    torch.library.opcheck(unet_body, (image, weights, biases, 0.1, True))
 
 
 def test_the_image_gets_a_gradient_only_where_it_is_wanted():

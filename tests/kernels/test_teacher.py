@@ -10,7 +10,7 @@ import torch
 from fastbsn.backends import triton
 from fastbsn.errors import BackendError, InputError
 from fastbsn.kernels import tuning
-from fastbsn.kernels.call import Config
+from fastbsn.kernels.tuning import Config
 from fastbsn.nets import DBSN, UNet
 from tests.kernels import checks
 from tests.kernels.interpreter import DEVICE

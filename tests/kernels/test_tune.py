@@ -8,7 +8,7 @@ import torch
 from fastbsn.commands import main
 from fastbsn.errors import InputError
 from fastbsn.kernels import tune, tuning
-from fastbsn.kernels.call import Config
+from fastbsn.kernels.tuning import Config
 
 
 def test_without_a_gpu_it_is_refused_in_a_sentence(tmp_path, capsys, monkeypatch):
@@ -27,7 +27,7 @@ def test_the_table_holds_the_fastest_and_is_read_again(tmp_path, capsys, monkeyp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(tune, "torch", type("T", (), {"cuda": torch.cuda, "empty": staticmethod(lambda *a, **k: None)}))
-    monkeypatch.setattr(tune.launch, "target", lambda x: type("Target", (), {"arch": "sm_90"}))
+    monkeypatch.setattr(tune.runtime, "target", lambda x: type("Target", (), {"arch": "sm_90"}))
     monkeypatch.setattr(tune, "tune", lambda kernel, c, side, seconds: (Config(64, 16, 4, 3), 0.5))
     path = tmp_path / "t.json"
     assert main(["tune", "-o", str(path), "--kernels", "conv", "--channels", "48", "96"]) == 0

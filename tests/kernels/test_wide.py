@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastbsn.kernels import launch, tuning
-from fastbsn.kernels.call import Config
-from fastbsn.ops.flat import Flat
+from fastbsn.kernels import mdc as kernels_mdc
+from fastbsn.kernels import mdc_backward, runtime, tuning
+from fastbsn.kernels import residual as kernels_residual
+from fastbsn.kernels.layout import Flat
+from fastbsn.kernels.tuning import Config
 from tests.kernels import checks
 from tests.kernels.interpreter import DEVICE
 
@@ -18,14 +20,14 @@ FLAT = Flat(1, 7, 5, 2, 2)
 
 @pytest.mark.parametrize("tma", [True, False])
 def test_memory(tma, monkeypatch):
-    monkeypatch.setattr(launch, "TMA_IN_INTERPRETER", tma)
+    monkeypatch.setattr(runtime, "TMA_IN_INTERPRETER", tma)
     with tuning.forced(all=Config(128, 64, 4, 2)):
         checks.check_memory(144, 136, Flat(1, 3, 4, 2, 2), 3, HALF, DEVICE)
 
 
 def residual(x: Tensor, w: Tensor, bias: Tensor, inside: Tensor, keep: bool) -> list[Tensor]:
     c, y, h = x.shape[1], torch.empty_like(x), torch.empty_like(x)
-    launch.residual(x, w[: 9 * c], w[9 * c : 10 * c], bias[:2], inside, y, FLAT.pitch, h if keep else None)
+    kernels_residual.residual_module(x, w[: 9 * c], w[9 * c : 10 * c], bias[:2], inside, y, FLAT.pitch, h if keep else None)
     return [y, *([h * inside[:, None]] if keep else [])]
 
 
@@ -35,26 +37,26 @@ def mdc(x: Tensor, w: Tensor, bias: Tensor, inside: Tensor, keep: bool) -> list[
     last, w5, w3, w1 = s[10 if keep else 0], w[: 25 * c], w[25 * c : 34 * c], w[34 * c :]
     last.fill_(7)
     s[slots["x"]] = x
-    launch.mdc_module(s, w5, w3, w1, bias, inside, FLAT.pitch, **slots)
+    kernels_mdc.mdc_module(s, w5, w3, w1, bias, inside, FLAT.pitch, **slots)
     if not keep:
         return [s[3]]
     assert last.eq(7).all(), "a slot behind the module was written"
     g = x.new_empty(11, *x.shape)
     g[0] = x.flip(1)
-    sums = launch.mdc_backward_module(s, g, w5, w3, w1, FLAT.pitch, x=0, y=9, dy=0, t2=1, dx=10)
+    sums = mdc_backward.mdc_backward_module(s, g, w5, w3, w1, FLAT.pitch, x=0, y=9, dy=0, t2=1, dx=10)
     return [*s[:3], *(s[3:9] * inside[:, None]), s[9], *g, sums.sum(0)]
 
 
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("module", [residual, mdc])
 def test_as_fused(module, keep, monkeypatch):
-    """Every slot, forward and backward, with `call.WIDEST` below the channels and above them."""
+    """Every slot, forward and backward, with `tuning.WIDEST` below the channels and above them."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     x, inside = FLAT.pack(torch.randn(1, 24, 7, 5, device=DEVICE)), FLAT.inside(torch.device(DEVICE))
     w, bias = torch.randn(42 * 24, 24, device=DEVICE) * 0.1, torch.randn(8, 24, device=DEVICE)
     fused = module(x, w, bias, inside, keep)
-    monkeypatch.setattr(launch, "WIDEST", 16)
-    monkeypatch.setattr(launch.mdc, "mdc_first_call", None)
-    monkeypatch.setattr(launch.conv, "residual_call", None)
+    monkeypatch.setattr(tuning, "WIDEST", 16)
+    monkeypatch.setattr(kernels_mdc, "mdc_first_call", None)
+    monkeypatch.setattr(kernels_residual, "residual_call", None)
     for i, (got, wanted) in enumerate(zip(module(x, w, bias, inside, keep), fused, strict=True)):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4, msg=lambda m, i=i: f"array {i}: {m}")

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastbsn import ops
 from fastbsn.errors import BackendError
 from fastbsn.nets import DBSN
-from fastbsn.ops import dispatch, triton_masked_conv, triton_mdc, triton_residual
+from fastbsn.ops import dispatch, masked_conv, mdc, residual
 from tests.kernels import checks
 from tests.kernels.interpreter import DEVICE
 
@@ -24,15 +24,15 @@ def leaf(*shape: int) -> Tensor:
 
 CASES = {
     "masked_conv2d": lambda: (
-        triton_masked_conv.masked_conv2d,
+        masked_conv._masked_conv2d,
         (leaf(1, 8, 4, 3), leaf(16, 8, 8), leaf(16), 3, True),
     ),
     "residual_body": lambda: (
-        triton_residual.residual_body,
+        residual.residual_body,
         (leaf(1, 8, 3, 4), None, leaf(1, 8, 8, 3, 3), leaf(1, 8, 8), leaf(1, 2, 8), 2, True),
     ),
     "mdc_body": lambda: (
-        triton_mdc.mdc_body,
+        mdc.mdc_body,
         (leaf(1, 8, 3, 4), None, leaf(1, 8, 8, 5, 5), leaf(1, 8, 8, 3, 3), leaf(1, 8, 8, 8), leaf(1, 8, 8), 2, True),
     ),
 }

@@ -1,4 +1,4 @@
-"""The layout that the Triton kernels work on: [N, C, H, W] <-> [P, C], see kernels/tiles.py.
+"""The layout that the kernels work on: [N, C, H, W] <-> [P, C], see tiles.py.
 
 An image becomes d*d phase images (d = 1: itself), each stored with r zero columns behind every row and r zero rows below,
 one after the other; P is rounded up to a multiple of every block size.

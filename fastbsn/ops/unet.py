@@ -9,7 +9,6 @@ Channel counts are rounded up to a multiple of 8 with zeros.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -17,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbsn.ops.flat import Flat
-from fastbsn.ops.operator import channels_last_like, define, kernels, tap_major, tap_major_transposed
+from fastbsn.kernels.layout import Flat
+from fastbsn.ops.operator import channels_last_like, define, tap_major, tap_major_transposed
 
 
 def _padded(channels: int) -> int:
@@ -71,7 +70,7 @@ class _Net:
         return {name: saved[slice(*ends)].view(-1, _padded(self.channels[name])) for name, ends in self.ends.items()}
 
     def step(self, level: int) -> tuple[int, int, int]:
-        """From `level` to the next finer one, see kernels/student.py."""
+        """From `level` to the next finer one, see kernels/resample.py."""
         flat = self.flats[level]
         return flat.n, flat.h, flat.w
 
@@ -91,22 +90,25 @@ class _Net:
 
 
 def _forward(image: Tensor, weights: list[Tensor], biases: list[Tensor], slope: float, save: bool) -> tuple[Tensor, Tensor]:
+    import fastbsn.kernels.resample as resample
+    from fastbsn.kernels.conv import conv2d
+
     net = _Net(image.shape, weights, slope, image.device, image.dtype)
     saved = image.new_empty(net.size)
-    a, out, student = net.views(saved), net.new("out"), import_module("fastbsn.kernels.student")
+    a, out = net.views(saved), net.new("out")
     inside = [flat.inside(image.device) for flat in net.flats]
     net.pack(image, a["image"])
     for name, bias in zip(net.order, biases, strict=True):
         level, sources = net.level[name], net.sources[name]
         if name.endswith("a"):
-            student.upsample(a[net.below(level)], a[f"up{level}"], net.step(level + 1))
+            resample.upsample(a[net.below(level)], a[f"up{level}"], net.step(level + 1))
         w, y = [tap_major(p, image.dtype) for p in net.parts(name)], out if name == "out" else a[name]
         padded = _pad(bias.float().contiguous(), 0, y.shape[1] - len(bias))
         second = dict(x2=a[sources[1]], w2=w[1]) if len(w) > 1 else {}
         act = dict(act=name != "out", slope=slope)
-        kernels().conv2d(a[sources[0]], w[0], padded, inside[level], y, net.flats[level].pitch, 3, **act, **second)
+        conv2d(a[sources[0]], w[0], padded, inside[level], y, net.flats[level].pitch, 3, **act, **second)
         if name.startswith("enc") and 0 < int(name[3:]) <= net.depth:
-            student.pool(y, a[f"pool{level + 1}"], net.step(level + 1))
+            resample.pool(y, a[f"pool{level + 1}"], net.step(level + 1))
     return net.flats[0].unpack(out)[:, : image.shape[1]], saved if save else saved.new_empty(0)
 
 
@@ -119,7 +121,10 @@ def _forward_fake(image: Tensor, weights: list[Tensor], biases: list[Tensor], sl
 def _backward(
     grad: Tensor, saved: Tensor, weights: list[Tensor], slope: float, to_image: bool
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    launch, student = kernels(), import_module("fastbsn.kernels.student")
+    import fastbsn.kernels.resample as resample
+    from fastbsn.kernels.conv import conv2d
+    from fastbsn.kernels.wgrad import taps_table, weight_gradients
+
     net = _Net(grad.shape, weights, slope, saved.device, saved.dtype)
     a, inside = net.views(saved), [flat.inside(saved.device) for flat in net.flats]
     dw: dict[str, Tensor] = {}
@@ -130,8 +135,8 @@ def _backward(
         level, w = net.level[name], net.weights[name]
         flat, found = net.flats[level], []
         for source in net.sources[name]:
-            table = launch.taps_table(saved.device, flat.pitch, 3, False)
-            taps = launch.weight_gradients(a[source], d[name], table, 9, flat.positions).sum(0)
+            table = taps_table(saved.device, flat.pitch, 3, False)
+            taps = weight_gradients(a[source], d[name], table, 9, flat.positions).sum(0)
             found.append(taps[:, : net.channels[source], : w.shape[0]].permute(2, 1, 0))
         dw[name], db[name] = torch.cat(found, 1).reshape(w.shape), sums[:, : w.shape[0]].sum(0)
 
@@ -139,7 +144,7 @@ def _backward(
         """Through layer `name` to one of its inputs."""
         level, i = net.level[name], net.sources[name].index(source)
         d[source], w = net.new(source), tap_major_transposed(net.parts(name)[i], saved.dtype)
-        return launch.conv2d(d[name], w, None, inside[level], d[source], net.flats[level].pitch, 3, slope=slope, sums=sums, **epilogue)
+        return conv2d(d[name], w, None, inside[level], d[source], net.flats[level].pitch, 3, slope=slope, sums=sums, **epilogue)
 
     def through(name: str, below: str) -> None:
         """Through layer `name` and the activation of layer `below`, its only input."""
@@ -158,15 +163,15 @@ def _backward(
         if level or to_image:
             data(name, net.sources[name][1])
         d[below] = net.new(below)
-        weight(below, student.upsample_backward(a[below], d[f"up{level}"], d[below], net.step(level + 1), slope))
+        weight(below, resample.upsample_backward(a[below], d[f"up{level}"], d[below], net.step(level + 1), slope))
     for i in range(net.depth, 0, -1):
         name, pool = f"enc{i}", f"pool{i}"
-        data(f"enc{i + 1}", pool, residual=d.get(pool))
+        data(f"enc{i + 1}", pool, skip=d.get(pool))
         d[name] = net.new(name)
-        weight(name, student.pool_backward(a[name], a[pool], d[pool], d[name], net.step(i), slope))
+        weight(name, resample.pool_backward(a[name], a[pool], d[pool], d[name], net.step(i), slope))
     through("enc1", "enc0")
     if to_image:
-        data("enc0", "image", residual=d["image"])
+        data("enc0", "image", skip=d["image"])
         dx = net.flats[0].unpack(d["image"])[:, : grad.shape[1]]
     else:
         dx = grad.new_empty(0)
@@ -181,7 +186,7 @@ def _backward_fake(
     return padded[:, : grad.shape[1]] if to_image else grad.new_empty(0), new, [w.new_empty(w.shape[0]) for w in new]
 
 
-unet = define(
+unet_body = define(
     "unet", "(Tensor image, Tensor[] weights, Tensor[] biases, float slope, bool save) -> (Tensor, Tensor)", _forward, _forward_fake
 )
 _unet_backward = define(
