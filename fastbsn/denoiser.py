@@ -39,13 +39,13 @@ class Denoiser:
 
     Args:
         networks: "student" (UNet) or "teacher" (DBSN), and "noise_model" (NoiseModel) where sigma is wanted; None before `fit`.
-        header: of the weights file they come from.
+        header: description of the networks, as their weights file holds it (`fastbsn.io.weights`).
         device: "auto" (CUDA if usable), "cpu", "cuda" or "cuda:1".
         backend: "auto", "cuda", "triton" or "reference".
-        dtype: of the arithmetic: "auto" (bfloat16 where the hardware is fast at it), "float32", "bfloat16" or "float16".
+        dtype: arithmetic of the network: "auto" (bfloat16 where the hardware is fast at it), "float32", "bfloat16" or "float16".
 
     Attributes (after `from_pretrained` or `fit`):
-        networks_, header_: as above.
+        networks_, header_: networks and description, as above.
         prepared_: what runs, where and why (`fastbsn.backends.Prepared`).
 
     Raises:
@@ -134,7 +134,7 @@ class Denoiser:
             strength: how much is removed. 0 returns the input bit for bit; below 1, that part of the correction is made; above 1, up to
                 4, white noise of standard deviation 16 / 255 * (strength - 1) of the data range is added and its effect cancelled again
                 (see `inference.dither`), which removes more, smooth noise above all, and takes twice the time.
-            seed: of that noise; the same seed gives the same result, in tiles as at once.
+            seed: seed of that noise; the same seed gives the same result, in tiles as at once.
 
         Returns:
             The type, dtype, shape, device and value range of `x`; alpha is copied; integers are rounded and clipped, floats are not
@@ -169,8 +169,8 @@ class Denoiser:
 
         Args:
             frames: arrays, tensors or PIL images.
-            axes, channel_axis, data_range, strength: of every frame, as in calling.
-            seed: of the dither of the first frame; frame i has the seed `seed + i`.
+            axes, channel_axis, data_range, strength: meaning of every frame, and strength, as in calling.
+            seed: seed of the dither of the first frame; frame i has the seed `seed + i`.
 
         Raises:
             InputError, BackendError: as in calling, when the frame's turn comes.
@@ -232,10 +232,10 @@ class Denoiser:
         Args:
             noisy: folder of images, one file (every page of a TIFF is an image), a list of arrays, tensors or PIL images, or one array
                 (a stack with axes="TYX").
-            axes, channel_axis, data_range: of every array, as in calling. A `data_range` is stored with the model.
+            axes, channel_axis, data_range: meaning of every array, as in calling. A `data_range` is stored with the model.
             minutes, steps: budget for everything; 20 minutes if neither is given.
             noise: "gaussian", "heteroscedastic", "multivariate" or "correlated".
-            seed: of every draw.
+            seed: seed of every draw.
             workdir: keeps teacher, checkpoints, logs and previews, and lets an interrupted call go on.
             overwrite: start anew where `workdir` holds another run, which is refused otherwise.
             progress: show progress bars.
@@ -277,8 +277,8 @@ class Denoiser:
         """Write networks and header to a .safetensors file that `from_pretrained` reads.
 
         Args:
-            path: of the file.
-            dtype: to store the weights in, such as "float16" (half the size); default float32.
+            path: file to write.
+            dtype: dtype of the stored weights, such as "float16" (half the size); default float32.
 
         Raises:
             InputError: not fitted. BackendError: an unknown dtype. StorageError: the write did not complete.

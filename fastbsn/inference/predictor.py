@@ -36,13 +36,13 @@ class Predictor:
     Args:
         networks: "student" or "teacher" (`Network`), and "noise_model" (`NoiseModel`) where there is one; weights are copied.
         noise: kind of the noise that a teacher was trained on; "correlated" is refined with random masks instead of Bayes' rule.
-        device, backend, dtype: see `fastbsn.backends.select`.
+        device, backend, dtype: what runs the network, see `fastbsn.backends.select`.
 
     Attributes:
-        networks: as above.
+        networks: the networks given.
         prepared: what runs, where and why.
-        channels: of the image.
-        noise: as above.
+        channels: number of channels of the image.
+        noise: the kind of noise given.
 
     Raises:
         BackendError: a device or backend asked for by name cannot be used; the message is the reason.
@@ -129,12 +129,12 @@ class Predictor:
 
         Args:
             frames: read and written in windows.
-            tile: see `grid`.
+            tile: size of a tile, see `grid`.
             sigma: write no standard deviation (False), that of the noise (True) or that of the error ("posterior").
-            levels: of `levels`, where they are known; measured otherwise, on whole frames, so that a tile is judged as a part of its image.
+            levels: result of `levels`, where it is known; measured otherwise, on whole frames: a tile is judged as a part of its image.
             progress: show a progress bar.
-            strength: see `Denoiser.__call__`.
-            seed: of the dither.
+            strength: how much is removed, see `Denoiser.__call__`.
+            seed: seed of the dither.
 
         Raises:
             InputError: the result is not finite. BackendError: out of memory with the smallest tiles.

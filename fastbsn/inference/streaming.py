@@ -22,7 +22,7 @@ def stream(
 
     Args:
         frames: arrays, tensors or PIL images; kinds and sizes may change from frame to frame.
-        denoise: of one frame.
+        denoise: function of one frame.
         open_: a frame -> `Frames`.
         fits: whether a frame fits into memory without tiles.
         run: stream of the backend over [N, C, H, W] on the CPU, which keeps order, shape and dtype; None to call `denoise` only.

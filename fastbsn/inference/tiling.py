@@ -36,7 +36,7 @@ class Grid:
     """How one image is cut.
 
     Args:
-        height, width: of the image in pixels.
+        height, width: size of the image in pixels.
         tile: height and width of a box; rounded up to multiples.
         halo: pixels that a window reaches beyond its box; rounded up to a multiple.
         multiple: windows start at multiples of it.
@@ -146,8 +146,8 @@ def budget(device: torch.device, bytes_per_pixel: int, pixels: int, nbytes: int)
     Args:
         device: that the windows are computed on.
         bytes_per_pixel: working memory of a window.
-        pixels: of the frame.
-        nbytes: of the whole input.
+        pixels: number of pixels of a frame.
+        nbytes: size of the whole input.
     """
     memory = free_bytes(device) // 2
     if device.type == "cpu":

@@ -1,8 +1,8 @@
 """Networks: the blind-spot teacher, the student and the noise model."""
 
 from fastbsn.nets.dbsn import DBSN
+from fastbsn.nets.level import noise_level
 from fastbsn.nets.network import Network
-from fastbsn.nets.noise_level import noise_level
 from fastbsn.nets.noise_model import (
     Noise,
     NoiseModel,

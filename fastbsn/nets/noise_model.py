@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastbsn.errors import InputError
-from fastbsn.nets.noise_level import noise_level
+from fastbsn.nets.level import noise_level
 
 KINDS = ("gaussian", "heteroscedastic", "multivariate")
 LIKELIHOODS = ("exact", "constrained")

@@ -1,8 +1,8 @@
 """Training: teacher, student, and both in one call."""
 
-from fastbsn.training.fit import fit
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.loop import Callback, LoopConfig, Progress, Trained
+from fastbsn.training.stages import fit
 from fastbsn.training.student import StudentConfig, distill
 from fastbsn.training.teacher import TeacherConfig, train_teacher
 

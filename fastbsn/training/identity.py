@@ -42,7 +42,7 @@ def check_identity(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, An
     """Refuse a file of another run.
 
     Args:
-        path: of the checkpoint or the weights.
+        path: the checkpoint or the weights, for the message.
         saved, wanted: configurations, nested, JSON values; "task" holds the digests of the data.
 
     Raises:

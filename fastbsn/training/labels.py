@@ -48,7 +48,12 @@ class LabelSet:
     noise_model: NoiseModel | None = None
     noisy: ImageSet | None = None
     noisy_paths: list[Path] = field(default_factory=list)
-    digest: str = ""
+    digest: str = ""  # of what the labels are made from; of the labels themselves where nothing else is known
+
+    def __post_init__(self) -> None:
+        if not self.digest:
+            noisy, numbers = self.noisy.digest if self.noisy else "", json.dumps([self.sigmas, self.stds, self.noise])
+            self.digest = digest(self.images.digest.encode(), noisy.encode(), numbers.encode())
 
     @classmethod
     def compute(cls, teacher: Predictor, noisy: ImageSet, progress: bool = False, done: Callable[[int], None] | None = None) -> LabelSet:

@@ -157,7 +157,7 @@ def run(
     Args:
         output: safetensors file to write; its header holds configuration, seconds, steps and `header`.
         callback: called after every step; what it raises ends the training, and the checkpoint is written first.
-        backend: of the operations, see `ops.backend`.
+        backend: implementation of the operations, see `ops.backend`.
         spent: seconds of a budget in minutes that are used before the first step.
 
     Returns:

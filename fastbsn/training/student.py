@@ -148,7 +148,7 @@ def distill(
     """Train the student on stored pseudo-labels; resumes if interrupted.
 
     Args:
-        labels: see `fastbsn.training.labels.LabelSet.open`.
+        labels: pseudo-labels, see `fastbsn.training.labels.LabelSet.open`.
         output: safetensors file to write; `<output>.run/` receives checkpoint, log, preview and curve.
         loop: budget and optimizer.
         config: network and mixture; default `StudentConfig()`.
@@ -156,8 +156,8 @@ def distill(
         init: start from this student instead of random weights; must have the same configuration.
         device: torch device name.
         header: further provenance for the weights header.
-        backend: of the network: "auto" and "reference" train through PyTorch, "triton" through the Triton kernels.
-        callback, spent: see `fastbsn.training.loop.run`.
+        backend: implementation of the network: "auto" and "reference" train through PyTorch, "triton" through the Triton kernels.
+        callback, spent: progress and used budget, see `fastbsn.training.loop.run`.
 
     Returns:
         `output`, and in it "student".

@@ -145,7 +145,7 @@ def train_teacher(
         config: network and noise; default `TeacherConfig()`.
         device: torch device name.
         progress: show a progress bar.
-        backend: of the operations: "auto", "triton" or "reference".
+        backend: implementation of the operations: "auto", "triton" or "reference".
         callback: called after every step, see `fastbsn.training.loop.run`.
 
     Returns:

@@ -105,6 +105,12 @@ def test_labels_in_memory_are_told_apart_by_images_and_teacher():
     assert len({digest(0, 0), digest(0, 1), digest(1, 0)}) == 3 and digest(0, 0) == digest(0, 0)
 
 
+def test_labels_made_by_hand_are_told_apart_by_their_values():
+    sets = [ImageSet.from_arrays(images(seed)) for seed in (0, 1)]
+    made = [(sets[0], 0.1, sets[0]), (sets[1], 0.1, sets[0]), (sets[0], 0.2, sets[0]), (sets[0], 0.1, sets[1])]
+    assert len({LabelSet(x, [s] * 2, [0.0] * 2, "gaussian", noisy=y).digest for x, s, y in made}) == 4
+
+
 @pytest.mark.parametrize("other", ["clean", "init"])
 def test_other_clean_images_or_another_start_is_another_run(other, tmp_path):
     noisy = ImageSet.from_arrays(images(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -56,6 +57,16 @@ def test_signals_stop_between_two_steps_and_the_handlers_come_back(number, tmp_p
         )
     assert stopped.value.signal == number and signal.getsignal(number) is before
     assert load_tensors(tmp_path / "t.safetensors.run/checkpoint.safetensors")[1]["step"] == 2
+
+
+def test_a_signal_while_labelling_keeps_the_teacher(tmp_path):
+    def stop(now: Progress) -> None:
+        if now.stage == "labels":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="stopped after label 1") as stopped:
+        fit(images(0), steps=2, device="cpu", workdir=tmp_path, progress=False, teacher=TEACHER, student=STUDENT, callback=stop)
+    assert stopped.value.signal == signal.SIGTERM and (tmp_path / "teacher.safetensors").exists()
 
 
 def test_sigterm_ends_the_command_with_143_and_a_checkpoint(noisy_folder, tmp_path):

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from fastbsn.backends import resolve_device
+from fastbsn.errors import Interrupted
 from fastbsn.inference.predictor import Predictor
+from fastbsn.signals import stop_on_signals
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet
 from fastbsn.training.loop import Callback, LoopConfig, Progress, Trained
@@ -43,7 +45,7 @@ def fit(
         images: noisy images [H, W] or [H, W, C]: uint8, uint16, or floats in [0, 1] units.
         minutes, steps: budget for everything, or for both trainings together; exactly one.
         noise: "gaussian", "heteroscedastic", "multivariate" or "correlated".
-        seed: of every draw.
+        seed: seed of every draw.
         device: "auto", "cpu" or "cuda".
         workdir: keeps teacher, checkpoints, logs and previews, and lets an interrupted call go on; default: a temporary folder.
         output: student file; default: `<workdir>/student.safetensors`.
@@ -70,6 +72,8 @@ def fit(
     def labelled(count: int) -> None:
         if callback:
             callback(Progress("labels", count / len(noisy.images), count))
+        if stop.signal is not None:
+            raise Interrupted(f"stopped after label {count}; the teacher is kept: run the same command again to go on", stop.signal)
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(workdir or temporary)
@@ -81,7 +85,9 @@ def fit(
         config = teacher or TeacherConfig(noise)
         first = train_teacher(noisy, teacher_file, budget(TEACHER_SHARE), config, device, progress, callback=callback)
         start = time.monotonic()
-        labels = LabelSet.compute(Predictor(first.networks, first.header["noise"], device), noisy, progress, labelled)
+        predictor = Predictor(first.networks, first.header["noise"], device)
+        with stop_on_signals() as stop:
+            labels = LabelSet.compute(predictor, noisy, progress, labelled)
         spent = time.monotonic() - start
         mixture = student or StudentConfig(renoised=1.0 if labels.can_sample_noise else 0.0)
         last = distill(
