@@ -72,13 +72,19 @@ FASTBSN_FN int fine_at(const Block& b, int channels, int slot, int octet, int u)
 }
 FASTBSN_FN int coarse_at(const Block& b, int slot, int octet, int column) { return (slot * (b.up / 8) + octet) * pitch(b) + column; }
 FASTBSN_FN int columns_at(const Block& b, int octet, int m) { return octet * computed(b) + m; }
+FASTBSN_FN int image_channels(const Block& b) { return b.image / 9; }  // that there is room for
+FASTBSN_FN int image_pitch(const Block& b) { return b.width + 2; }
+FASTBSN_FN int image_at(const Block& b, int slot, int channel, int u) {  // in values of 2 bytes
+    return (slot * image_channels(b) + channel) * image_pitch(b) + u;
+}
 
 FASTBSN_FN int fine_octets(const Block& b, int channels) { return ring(b) * (channels / 8) * 2 * pitch(b); }
 FASTBSN_FN int coarse_octets(const Block& b) { return coarse_ring(b) * (b.up / 8) * pitch(b); }
 FASTBSN_FN int columns_octets(const Block& b) { return b.image / 8 * computed(b); }
+FASTBSN_FN int image_octets(const Block& b) { return ceil_div(image_at(b, ring(b), 0, 0), 8); }
 
 struct Layout {  // first octet of each part
-    int coarse, skip, columns, first, second, weights, end;
+    int coarse, skip, columns, image, first, second, weights, end;
     FASTBSN_FN int middle(int stage) const { return stage ? second : first; }
 };
 FASTBSN_FN int chunk_octets(const Block& b) { return 8 * b.n[0]; }  // one k-step of four phases, or four of one
@@ -86,7 +92,8 @@ FASTBSN_FN Layout layout(const Block& b, int chunks) {
     Layout at{};
     at.skip = at.coarse + coarse_octets(b);
     at.columns = at.skip + fine_octets(b, b.skip);
-    at.first = at.columns + columns_octets(b);
+    at.image = at.columns + columns_octets(b);
+    at.first = at.image + image_octets(b);
     at.second = at.first + (stages(b) > 1 ? fine_octets(b, b.n[0]) : 0);
     at.weights = at.second + (stages(b) > 2 ? fine_octets(b, b.n[1]) : 0);
     at.end = at.weights + chunks * chunk_octets(b);

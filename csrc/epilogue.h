@@ -60,19 +60,62 @@ struct Worker {
         }
     }
 
-    // The image as a matrix: one row of 3x3 neighbourhoods for every computed pixel of the step.
-    FASTBSN_PTX void make_columns(int thread, int threads) const {
-        for (int i = thread; i < columns_octets(B); i += threads) {
-            const int m = i % M, octet = i / M;
-            const Pixel pixel = fastbsn::pixel(B, 0, m);
-            uint32_t packed[4];
+    // The new rows of the image, as load_rows has them of tensors: those of COUNT elements, from `first` on, into registers, and from
+    // there into their ring as bf16, so that what comes in between hides the latency.
+    FASTBSN_PTX int image_elements() const { return (step > 0 ? B.rows : ring(B)) * image_channels(B) * image_pitch(B); }
+    template <int COUNT, class F>
+    FASTBSN_PTX void each_element(int first, int stride, F f) const {
 #pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                const int k = octet * 8 + 2 * e, y = t.ys + step * B.rows + pixel.v, x = t.xs + pixel.u;
-                packed[e] = pack_bf16(column(p, t.n, k, y, x), column(p, t.n, k + 1, y, x));
-            }
-            store_shared(at(AT.columns + columns_at(B, octet, m)), packed);
+        for (int e = 0; e < COUNT; ++e) {
+            const int i = first + e * stride, u = i % image_pitch(B), c = i / image_pitch(B) % image_channels(B);
+            if (i < image_elements()) f(e, i / image_pitch(B) / image_channels(B) + (step > 0 ? KEPT : 0), c, u);
         }
+    }
+    template <int COUNT>
+    FASTBSN_PTX void fetch_image(float (&value)[COUNT], int first, int stride) const {
+        with_dtype(p.image.dtype, [&]<int DTYPE>() {
+            each_element<COUNT>(first, stride, [&](int e, int v, int c, int u) {
+                value[e] = c < p.in_channels ? read_padded<DTYPE>(p, t.n, c, t.ys + step * B.rows + v, t.xs + u) : 0;
+            });
+        });
+    }
+    template <int COUNT>
+    FASTBSN_PTX void store_image(const float (&value)[COUNT], int first, int stride) const {
+        each_element<COUNT>(first, stride, [&](int e, int v, int c, int u) {
+            store_shared(at(AT.image) + 2 * image_at(B, slot(B, step, v), c, u), uint16_t(pack_bf16(value[e], 0)));
+        });
+    }
+    FASTBSN_PTX void load_image(int thread, int threads) const {
+        constexpr int COUNT = 8;
+        for (int first = thread; first < image_elements(); first += COUNT * threads) {
+            float value[COUNT];
+            fetch_image(value, first, threads);
+            store_image(value, first, threads);
+        }
+    }
+
+    // The image as a matrix: one row of 3x3 neighbourhoods of C channels for every computed pixel of the step.
+    template <int C>
+    FASTBSN_PTX void gather_columns(int thread, int threads) const {
+        for (int m = thread; m < M; m += threads) {
+            const Pixel pixel = fastbsn::pixel(B, 0, m);
+            uint32_t row[3];
+#pragma unroll
+            for (int dy = 0; dy < 3; ++dy) row[dy] = at(AT.image) + 2 * image_at(B, slot(B, step, pixel.v + dy - 1), 0, pixel.u - 1);
+            const auto column = [&](int k) { return k < 9 * C ? uint32_t(load_shared(row[k / C / 3] + 2 * image_at(B, 0, k % C, k / C % 3))) : 0; };
+#pragma unroll
+            for (int octet = 0; octet < B.image / 8; ++octet) {
+                uint32_t packed[4];
+#pragma unroll
+                for (int e = 0; e < 4; ++e) packed[e] = column(octet * 8 + 2 * e) | column(octet * 8 + 2 * e + 1) << 16;
+                store_shared(at(AT.columns + columns_at(B, octet, m)), packed);
+            }
+        }
+    }
+    FASTBSN_PTX void make_columns(int thread, int threads) const {
+        if (p.in_channels == 1) gather_columns<1>(thread, threads);
+        else if (p.in_channels == 2) gather_columns<2>(thread, threads);
+        else gather_columns<3>(thread, threads);
     }
 
     FASTBSN_PTX const float* bias_of(int stage, int n) const { return p.bias + bias_at(B, stage) + n + threadIdx.x % 4 * 2; }
@@ -120,12 +163,23 @@ struct Worker {
     // The image minus the last convolution, in the caller's dtype.
     FASTBSN_PTX void store_result(const float (&sum)[1][4], int m) const {
         const Pixel first = pixel(B, 2, m);
+        const int c0 = threadIdx.x % 4 * 2, y = t.ys + step * B.rows + first.v, x0 = t.xs + first.u + 2 * (threadIdx.x % 32 / 4);
+        const auto each = [&](auto f) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) {
-            const int y = t.ys + step * B.rows + first.v, x = t.xs + first.u + 2 * (threadIdx.x % 32 / 4 + e / 2 * 8), c = threadIdx.x % 4 * 2 + e % 2;
-            if (c < p.in_channels && is_output(B, p, t, y, x) && y < p.result.h && x < p.result.w)
-                write_result(p, t.n, c, y, x, read_image(p, t.n, c, y, x) - (sum[0][e] + p.bias[bias_at(B, 2) + c]));
-        }
+            for (int e = 0; e < 4; ++e) {
+                const int x = x0 + e / 2 * 16, c = c0 + e % 2;
+                if (c < p.in_channels && is_output(B, p, t, y, x) && y < p.result.h && x < p.result.w) f(e, c, x);
+            }
+        };
+        float pixel[4] = {};
+        with_dtype(p.image.dtype, [&]<int DTYPE>() {
+            each([&](int e, int c, int x) { pixel[e] = read_element<DTYPE>(p.image, element_at(p.image, t.n, c, y, x)); });
+        });
+        with_dtype(p.result.dtype, [&]<int DTYPE>() {
+            each([&](int e, int c, int x) {
+                write_element<DTYPE>(p.result, element_at(p.result, t.n, c, y, x), pixel[e] - (sum[0][e] + p.bias[bias_at(B, 2) + c]));
+            });
+        });
     }
 };
 

@@ -62,7 +62,7 @@ struct Hopper : Worker<B, 4> {
     FASTBSN_PTX void stream_rows() {
         barrier_wait(rows_empty(), round++ % 2 ^ 1);
         this->load_rows(threadIdx.x - 32, ROW_THREADS);
-        if constexpr (B.image > 0) this->make_columns(threadIdx.x - 32, ROW_THREADS);
+        if constexpr (B.image > 0) this->load_image(threadIdx.x - 32, ROW_THREADS);
         commit_copies();
         wait_copies<0>();
         fence_async();
@@ -125,6 +125,11 @@ struct Hopper : Worker<B, 4> {
         float sum[MT][NT][4] = {};
         if constexpr (STAGE == 0) {
             barrier_wait(rows_full(), round++ % 2);
+            if constexpr (B.image > 0) {
+                this->make_columns(threadIdx.x - 128, 32 * CONSUMER_WARPS);
+                fence_async();
+                sync_consumers();
+            }
             accumulate<0>(sum);
             accumulate<1>(sum);
             arrive_warp(rows_empty());

@@ -18,6 +18,7 @@ struct Portable : Worker<B, 2> {
     static constexpr int chunks(int segment) { return ceil_div(k_steps(B, segment), steps_per_chunk(segment)); }
     // Of the next step's rows; the last chunk brings none, so that they are there when the step begins.
     static constexpr int SHARES = std::max(1, chunks(2) + chunks(3) - 1);
+    static constexpr int PIXELS = std::max(1, ceil_div(B.rows * image_channels(B) * image_pitch(B), THREADS * SHARES));  // of a thread's share
 
     // Stage 2 has too few channels to share out: every warp has its own pixels there.
     static constexpr int warps_n(int stage) { return stage == 2 ? 1 : WARPS_N; }
@@ -47,10 +48,17 @@ struct Portable : Worker<B, 2> {
         chunk ^= 1;
     }
 
+    // Calls f(first element, stride) as of the next step, if there is one and the share is of its rows.
+    template <class F>
+    FASTBSN_PTX void for_next_rows(int share, F f) {
+        if (share >= SHARES || step + 1 >= p.steps) return;
+        ++step;
+        f(threadIdx.x + THREADS * share, THREADS * SHARES);
+        --step;
+    }
     // Always a group, if an empty one, so that a wait for a chunk can leave the share behind it on its way.
     FASTBSN_PTX void load_next_rows(int share) {
-        if (share < SHARES && ++step < p.steps) this->load_rows(threadIdx.x + THREADS * share, THREADS * SHARES);
-        if (share < SHARES) --step;
+        for_next_rows(share, [&](int first, int stride) { this->load_rows(first, stride); });
         commit_copies();
     }
 
@@ -81,7 +89,10 @@ struct Portable : Worker<B, 2> {
             wait_copies<stage == 0 ? 0 : 1>();
             __syncthreads();
             k0 + per < steps ? load_chunk<SEGMENT>(k0 + per) : load_chunk<next(SEGMENT)>(0);
-            load_next_rows(stage == 0 ? SHARES : k0 / per + (SEGMENT == 3) * chunks(2));
+            const int share = stage == 0 ? SHARES : k0 / per + (SEGMENT == 3) * chunks(2);
+            load_next_rows(share);
+            float pixels[PIXELS] = {};
+            if constexpr (B.image > 0 && stage > 0) for_next_rows(share, [&](int first, int stride) { this->fetch_image(pixels, first, stride); });
             const int count = min(per, steps - k0);
             for (int k = 0; k < count; ++k) {
                 const Operand o = operand(B, SEGMENT, k0 + k);
@@ -102,6 +113,7 @@ struct Portable : Worker<B, 2> {
                     for (int j = 0; j < MT; ++j) mma(sum[j][NT - 1], a[j], b[0], b[1]);
                 }
             }
+            if constexpr (B.image > 0 && stage > 0) for_next_rows(share, [&](int first, int stride) { this->store_image(pixels, first, stride); });
         }
     }
 
@@ -138,6 +150,10 @@ struct Portable : Worker<B, 2> {
             t = tile(B, p, index), step = 0;
             this->load_rows(threadIdx.x, THREADS);
             commit_copies();
+            if constexpr (B.image > 0) {
+                this->load_image(threadIdx.x, THREADS);
+                __syncthreads();
+            }
             for (; step < p.steps; ++step) {
                 run_stage<0>();
                 if constexpr (LAST > 0) run_stage<1>();

@@ -42,6 +42,12 @@ FASTBSN_PTX uint32_t pack_bf16(float low, float high) {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
     return r;
 }
+FASTBSN_PTX uint16_t load_shared(uint32_t address) {
+    uint16_t r;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(r) : "r"(address) : "memory");
+    return r;
+}
+FASTBSN_PTX void store_shared(uint32_t address, uint16_t value) { asm volatile("st.shared.u16 [%0], %1;" ::"r"(address), "h"(value) : "memory"); }
 FASTBSN_PTX void store_shared(uint32_t address, uint32_t value) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(value) : "memory"); }
 FASTBSN_PTX void store_shared(uint32_t address, const uint32_t (&v)[4]) {
     asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3]) : "memory");

@@ -104,33 +104,53 @@ FASTBSN_HD int mirrored(int i, int n) {
     return j < n ? j : period - j;
 }
 
-// Pixel (y, x) of the padded image: mirrored at the bottom and right, outside the padded extent it is 0.
-FASTBSN_HD float read_image(const Params& p, int n, int c, int y, int x) {
-    if (!inside(p, y, x)) return 0;
-    const Image& image = p.image;
-    const int64_t i = n * image.stride_n + c * image.stride_c + int64_t(mirrored(y, image.h)) * image.stride_y +
-                      int64_t(mirrored(x, image.w)) * image.stride_x;
-    switch (image.dtype) {
-        case UINT8: return image.scale * static_cast<const uint8_t*>(image.data)[i];
-        case UINT16: return image.scale * static_cast<const uint16_t*>(image.data)[i];
-        case FLOAT16: return image.scale * from_half(static_cast<const uint16_t*>(image.data)[i]);
-        default: return image.scale * static_cast<const float*>(image.data)[i];
+// Calls f.template operator()<dtype>(), so that a loop inside need not ask for each element.
+template <class F>
+FASTBSN_HD void with_dtype(int dtype, F f) {
+    switch (dtype) {
+        case UINT8: return f.template operator()<UINT8>();
+        case UINT16: return f.template operator()<UINT16>();
+        case FLOAT16: return f.template operator()<FLOAT16>();
+        default: return f.template operator()<FLOAT32>();
     }
+}
+
+FASTBSN_HD int64_t element_at(const Image& image, int n, int c, int y, int x) {
+    return n * image.stride_n + c * image.stride_c + int64_t(y) * image.stride_y + int64_t(x) * image.stride_x;
+}
+template <int DTYPE>
+FASTBSN_HD float read_element(const Image& image, int64_t i) {
+    if constexpr (DTYPE == UINT8) return image.scale * static_cast<const uint8_t*>(image.data)[i];
+    else if constexpr (DTYPE == UINT16) return image.scale * static_cast<const uint16_t*>(image.data)[i];
+    else if constexpr (DTYPE == FLOAT16) return image.scale * from_half(static_cast<const uint16_t*>(image.data)[i]);
+    else return image.scale * static_cast<const float*>(image.data)[i];
+}
+
+// Pixel (y, x) of the padded image: mirrored at the bottom and right, outside the padded extent it is 0.
+template <int DTYPE>
+FASTBSN_HD float read_padded(const Params& p, int n, int c, int y, int x) {
+    if (!inside(p, y, x)) return 0;
+    return read_element<DTYPE>(p.image, element_at(p.image, n, c, mirrored(y, p.image.h), mirrored(x, p.image.w)));
+}
+FASTBSN_HD float read_image(const Params& p, int n, int c, int y, int x) {
+    float value = 0;
+    with_dtype(p.image.dtype, [&]<int DTYPE>() { value = read_padded<DTYPE>(p, n, c, y, x); });
+    return value;
 }
 
 FASTBSN_HD float clamp_round(float x, float top) {  // a NaN becomes 0
     return nearbyintf(fminf(fmaxf(x, 0), top));
 }
-FASTBSN_HD void write_result(const Params& p, int n, int c, int y, int x, float value) {
-    const Image& image = p.result;
-    const int64_t i = n * image.stride_n + c * image.stride_c + int64_t(y) * image.stride_y + int64_t(x) * image.stride_x;
+template <int DTYPE>
+FASTBSN_HD void write_element(const Image& image, int64_t i, float value) {
     const float element = value / image.scale;
-    switch (image.dtype) {
-        case UINT8: static_cast<uint8_t*>(image.data)[i] = uint8_t(clamp_round(element, 255)); break;
-        case UINT16: static_cast<uint16_t*>(image.data)[i] = uint16_t(clamp_round(element, 65535)); break;
-        case FLOAT16: static_cast<uint16_t*>(image.data)[i] = to_half(element); break;
-        default: static_cast<float*>(image.data)[i] = element;
-    }
+    if constexpr (DTYPE == UINT8) static_cast<uint8_t*>(image.data)[i] = uint8_t(clamp_round(element, 255));
+    else if constexpr (DTYPE == UINT16) static_cast<uint16_t*>(image.data)[i] = uint16_t(clamp_round(element, 65535));
+    else if constexpr (DTYPE == FLOAT16) static_cast<uint16_t*>(image.data)[i] = to_half(element);
+    else static_cast<float*>(image.data)[i] = element;
+}
+FASTBSN_HD void write_result(const Params& p, int n, int c, int y, int x, float value) {
+    with_dtype(p.result.dtype, [&]<int DTYPE>() { write_element<DTYPE>(p.result, element_at(p.result, n, c, y, x), value); });
 }
 
 // im2col row k of the image at (y, x): tap k / in_channels, channel k % in_channels.

@@ -128,7 +128,7 @@ struct alignas(16) Octet {
 template <class T>
 void write(uint32_t address, const T& value) {
     at<T>(address) = value;
-    for (uint32_t word = address / 4; word < (address + sizeof(T)) / 4; ++word) {
+    for (uint32_t word = address / 4; word < (address + sizeof(T) + 3) / 4; ++word) {
         if (!block->unfenced[word]) block->written[threadIdx.x].push_back(word);
         block->unfenced[word] = 1;
     }
@@ -243,6 +243,8 @@ void wait_copies() {
 }
 
 inline uint32_t pack_bf16(float low, float high) { return to_bf16(low) | uint32_t(to_bf16(high)) << 16; }
+inline uint16_t load_shared(uint32_t address) { return emulate::at<uint16_t>(address); }
+inline void store_shared(uint32_t address, uint16_t value) { emulate::write(address, value); }
 inline void store_shared(uint32_t address, uint32_t value) { emulate::write(address, value); }
 inline void store_shared(uint32_t address, const uint32_t (&v)[4]) {
     emulate::Octet octet;

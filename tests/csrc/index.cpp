@@ -98,7 +98,7 @@ static void check_weights(const Block& b) {
 static void check_layout(const Block& b) {
     const Layout at = layout(b, 3);
     EXPECT(at.coarse == 0 && at.skip == at.coarse + coarse_octets(b) && at.columns == at.skip + fine_octets(b, b.skip));
-    EXPECT(at.first == at.columns + b.image / 8 * b.width * b.rows);
+    EXPECT(at.image == at.columns + b.image / 8 * b.width * b.rows && at.first == at.image + image_octets(b));
     EXPECT(at.second == at.first + (b.n[1] ? fine_octets(b, b.n[0]) : 0));
     EXPECT(at.middle(0) == at.first && at.middle(1) == at.second && at.weights == at.second + (b.n[2] ? fine_octets(b, b.n[1]) : 0) && at.end == at.weights + 3 * chunk_octets(b));
     const int half = b.width / 2 + 2;  // no larger than needed
@@ -107,6 +107,13 @@ static void check_layout(const Block& b) {
     std::set<int> columns;
     for (int octet = 0; octet < b.image / 8; ++octet)
         for (int m = 0; m < b.width * b.rows; ++m) EXPECT(columns.insert(columns_at(b, octet, m)).second);
+    const int channels = image_channels(b);
+    EXPECT(9 * channels <= b.image && 9 * (channels + 1) > b.image);
+    std::set<int> image;
+    for (int s = 0; s < ring(b); ++s)
+        for (int c = 0; c < channels; ++c)
+            for (int u = 0; u < b.width + 2; ++u) EXPECT(image.insert(image_at(b, s, c, u)).second);
+    if (b.image) EXPECT(*image.begin() == 0 && *image.rbegin() + 1 == int(image.size()) && 8 * image_octets(b) >= int(image.size()) && 8 * image_octets(b) < int(image.size()) + 8);
     if (b.image) EXPECT(*columns.begin() == 0 && *columns.rbegin() + 1 == columns_octets(b) && int(columns.size()) == columns_octets(b));
 }
 
@@ -135,12 +142,15 @@ static void check_flow(const Block& b, int h, int w, int steps) {
         const Tile t = tile(b, p, index);
         EXPECT(t.n == index / (p.across * p.down));
         if (b.up) EXPECT(t.xs % 2 == 0 && t.ys % 2 == 0);
-        Ring coarse(coarse_octets(b)), skip(fine_octets(b, b.skip)), middle[2] = {Ring(fine_octets(b, b.n[0])), Ring(fine_octets(b, b.n[1]))};
+        Ring image(8 * image_octets(b)), coarse(coarse_octets(b)), skip(fine_octets(b, b.skip)), middle[2] = {Ring(fine_octets(b, b.n[0])), Ring(fine_octets(b, b.n[1]))};
         for (int step = 0; step < steps; ++step) {
             const int ys = t.ys + step * b.rows;
             for (int octet = 0; octet < b.skip / 8; ++octet)
                 for (int v = step ? KEPT : 0; v < ring(b); ++v)
                     for (int u = 0; u < b.width + 2; ++u) skip.put(fine_at(b, b.skip, slot(b, step, v), octet, u), {ys + v, t.xs + u}, octet);
+            for (int c = 0; c < image_channels(b); ++c)
+                for (int v = step ? KEPT : 0; v < ring(b); ++v)
+                    for (int u = 0; u < b.width + 2; ++u) image.put(image_at(b, slot(b, step, v), c, u), {ys + v, t.xs + u}, c);
             for (int octet = 0; octet < b.up / 8; ++octet)
                 for (int row = step ? COARSE_KEPT : 0; row < coarse_ring(b); ++row)
                     for (int c = 0; c < b.width / 2 + 1; ++c)
@@ -168,6 +178,11 @@ static void check_flow(const Block& b, int h, int w, int steps) {
                                     }
                                 }
                             }
+                    for (int k = 0; needed && !stage && k < 9 * image_channels(b); ++k) {
+                        const int c = k / 9, dy = k % 9 / 3 - 1, dx = k % 3 - 1;
+                        EXPECT(image.holds(image_at(b, slot(b, step, at.v + dy), c, at.u + dx), {y + dy, x + dx}, c));
+                        EXPECT(image_at(b, 0, c, dx) + image_at(b, slot(b, step, at.v + dy), 0, at.u) == image_at(b, slot(b, step, at.v + dy), c, at.u + dx));
+                    }
                     if (stage < last)
                         for (int octet = 0; octet < b.n[stage] / 8; ++octet)
                             middle[stage].put(fine_at(b, b.n[stage], slot(b, step, at.v), octet, at.u), {y, x}, octet);
