@@ -11,6 +11,7 @@ from fastbsn.denoiser import Denoiser
 from fastbsn.evaluation.metrics import psnr
 from fastbsn.evaluation.synthetic import parse_noise
 from fastbsn.io.image_files import write_image
+from fastbsn.pixels import as_unit
 
 
 def main() -> None:
@@ -23,13 +24,12 @@ def main() -> None:
     from skimage import data
 
     clean = data.chelsea()  # [300, 451, 3] uint8
-    unit = clean.transpose(2, 0, 1) / 255.0
-    noisy = np.rint(np.clip(parse_noise(args.noise).add(unit), 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    noisy = np.rint(np.clip(parse_noise(args.noise).add(as_unit(clean)), 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     denoiser = Denoiser.from_pretrained(args.model)
     output = denoiser(noisy)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_image(args.output, np.concatenate([noisy, output, clean], axis=1))
-    before, after = (psnr(clean / 255.0, x / 255.0) for x in (noisy, output))
+    before, after = (psnr(as_unit(clean), as_unit(x)) for x in (noisy, output))
     print(f"{args.model} on a photograph {clean.shape} with {args.noise}: {before:.2f} dB -> {after:.2f} dB (PSNR)")
     print(f"before | after | clean: {args.output.resolve()}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import time
@@ -20,6 +21,7 @@ from fastbsn.training.loop import Callback, LoopConfig, Progress, Trained
 from fastbsn.training.student import StudentConfig, distill
 from fastbsn.training.teacher import TeacherConfig, train_teacher
 
+logger = logging.getLogger("fastbsn")
 TEACHER_SHARE = 0.5  # of the budget; of minutes, labelling uses the student's
 
 
@@ -89,6 +91,7 @@ def fit(
         with stop_on_signals() as stop:
             labels = LabelSet.compute(predictor, noisy, progress, labelled)
         spent = time.monotonic() - start
+        logger.info("%d images labelled in %.1f s", len(noisy.images), spent)
         mixture = student or StudentConfig(renoised=1.0 if labels.can_sample_noise else 0.0)
         last = distill(
             labels, student_file, budget(1 - TEACHER_SHARE), mixture, device=device, progress=progress, callback=callback, spent=spent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from fastbsn.training.crops import cut, draw_places, preview_row
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.loop import Callback, LoopConfig, Trained, autocast, run, warmup_cosine
 
+logger = logging.getLogger("fastbsn")
 MU_END, SIGMA_END = 0.75, 0.88  # fractions of the budget: mu by L2; then the sigma networks; then all together
 JOINT_RATE = 0.1  # learning rate of mu in the joint objective, relative to the peak
 SIGMA_RATE = 5.0  # of the sigma networks: small, and their outputs must move from 0.02 to the noise level in few steps
@@ -55,6 +57,7 @@ class TeacherConfig:
         stride = self.stride
         if self.noise == "correlated" and stride is None:
             stride = downsampling_stride(images)
+            logger.info("the noise is correlated over %d pixels: images are downsampled by that", stride)
         return TeacherConfig(
             noise=self.noise,
             variant=self.variant,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fastbsn import Denoiser
+from fastbsn.commands import main
 from fastbsn.errors import Interrupted, TrainingError
 from fastbsn.inference.predictor import Predictor
 from fastbsn.io.weights import load_networks
@@ -53,6 +54,21 @@ def test_a_denoiser_refuses_the_folder_of_another_fit(tmp_path):
     with pytest.raises(TrainingError, match="task.data"):
         Denoiser(device="cpu").fit(images(1), steps=2, workdir=tmp_path, progress=False)
     Denoiser(device="cpu").fit(images(1), steps=2, workdir=tmp_path, progress=False, overwrite=True)
+
+
+def test_the_command_goes_on_with_its_own_images_only(tmp_path, capsys, monkeypatch):
+    for seed, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        for i, x in enumerate(images(seed)):
+            np.save(tmp_path / name / f"{i}.npy", x)
+    output = tmp_path / "s.safetensors"
+    with monkeypatch.context() as broken:
+        broken.setattr("fastbsn.training.stages.distill", lambda *a, **k: (_ for _ in ()).throw(Interrupted("power cut")))
+        assert main(["fit", str(tmp_path / "a"), "-o", str(output), "--steps", "2"]) == 130
+    assert main(["fit", str(tmp_path / "b"), "-o", str(output), "--steps", "2"]) == 2
+    assert "task.data" in capsys.readouterr().err and not output.exists()
+    assert main(["fit", str(tmp_path / "a"), "-o", str(output), "--steps", "2"]) == 0
+    assert main(["fit", str(tmp_path / "b"), "-o", str(output), "--steps", "2", "--overwrite"]) == 0
 
 
 def test_fit_with_another_kind_of_noise_is_refused(tmp_path):

@@ -81,6 +81,15 @@ def test_sigterm_ends_the_command_with_143_and_a_checkpoint(noisy_folder, tmp_pa
     assert load_tensors(log.with_name("checkpoint.safetensors"))[1]["step"] >= 50 and not output.exists()
 
 
+def test_the_library_says_through_its_logger_what_it_did(tmp_path, caplog, capsys):
+    with caplog.at_level("INFO", "fastbsn"):
+        for _ in range(2):
+            small_fit(images(0), tmp_path)
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("2 images labelled" in line for line in said) == 2 and sum("this run has finished before" in line for line in said) == 2
+    assert capsys.readouterr().out == ""
+
+
 def test_labelling_counts_in_the_minutes(tmp_path, monkeypatch):
     compute = LabelSet.compute
 
