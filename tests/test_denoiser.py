@@ -298,6 +298,7 @@ class Denoised(torch.utils.data.Dataset):
         return torch.from_numpy(self.d(self.images[i]))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # on one core
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_it_works_in_the_workers_of_a_data_loader(method, rng):
     d, images = tiny_denoiser(), rng.random((4, 16, 18)).astype(np.float32)

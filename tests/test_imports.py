@@ -162,4 +162,4 @@ def test_files_are_short():
     files = [p for f in folders for p in (ROOT / f).rglob("*") if p.suffix in (".py", ".cu", ".cuh", ".cpp", ".h")]
     lengths = {p.relative_to(ROOT): len(p.read_text().splitlines()) for p in files}
     assert not {p: n for p, n in lengths.items() if n > 400}
-    assert sorted(lengths.values())[len(lengths) // 2] <= 200
+    assert sorted(lengths.values())[len(lengths) // 2] <= 120

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from operator import index
 from typing import Any, NamedTuple
@@ -58,7 +59,7 @@ class Predictor:
         self.networks = networks
         self.prepared: Prepared = select(net, device, backend, dtype)
         self.channels, self.noise, self.is_teacher = net.channels, noise, net.kind == "teacher"
-        self.noise_model = None if model is None else model.eval().to(self.prepared.device)
+        self.noise_model = None if model is None else copy.deepcopy(model).eval().to(self.prepared.device)
         self._refines = self.is_teacher and noise == "correlated"
 
     @property

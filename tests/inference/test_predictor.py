@@ -73,6 +73,21 @@ def test_tiles_are_cut_as_asked_and_never_for_refinement():
     assert teacher().grid(frames, None).tile == teacher(noise="correlated").grid(frames, 40).tile == (90, 70)
 
 
+def test_the_networks_given_are_copied_and_left_as_they_are():
+    y, networks = torch.rand(1, 3, 20, 24), tiny_teacher(3, "heteroscedastic").networks_
+    for net in networks.values():
+        net.train()
+    p = Predictor(networks, "heteroscedastic", "cpu", "reference")
+    with torch.no_grad():
+        before = p.estimate(y)
+        for net in networks.values():
+            assert net.training
+            for w in net.parameters():
+                w.zero_()
+        after = p.estimate(y)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
 def test_other_networks_are_refused():
     with pytest.raises(WeightsError, match="the weights hold noise_model; expected 'student'"):
         Predictor({"noise_model": NoiseModel("gaussian", 1, 8)})
