@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -15,7 +16,7 @@ from fastbsn.backends.capture import capture, replays
 from fastbsn.errors import BackendError, InputError
 from fastbsn.nets import UNet
 
-# mma.sync; wgmma, only on request until it has been measured on hardware; plain CUDA cores, slow, only on request
+# mma.sync; wgmma; plain CUDA cores, slow, only on request
 PATHS = ("portable", "hopper", "reference")
 SCALES = {
     torch.uint8: ("uint8", 1 / 255),
@@ -31,15 +32,17 @@ def _extension() -> Any:
     return import_module("fastbsn._C")
 
 
-def why_not(net: nn.Module, device: torch.device, dtype: torch.dtype, path: str = "portable") -> str | None:
+def why_not(net: nn.Module, device: torch.device, dtype: torch.dtype, path: str = "auto") -> str | None:
     """Why this backend cannot run `net`, as a sentence, or None.
 
     Args:
         net: to be run.
         device: where.
         dtype: of the arithmetic; the kernels have bfloat16 only.
-        path: "portable" (tensor cores, compute capability 8.0 and later), "hopper" (9.0) or "reference" (plain CUDA cores, slow).
+        path: "portable" (tensor cores, compute capability 8.0 and later), "hopper" (9.0), "reference" (plain CUDA cores, slow) or
+            "auto": "hopper" where it runs and passes a check, else "portable".
     """
+    path = "portable" if path == "auto" else path
     if not isinstance(net, UNet):
         return f"it runs the student (UNet) only, not {type(net).__name__}"
     try:
@@ -58,7 +61,7 @@ def why_not(net: nn.Module, device: torch.device, dtype: torch.dtype, path: str 
         return str(error)
 
 
-def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype, path: str = "portable") -> CudaUNet:
+def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype, path: str = "auto") -> CudaUNet:
     """Pack the weights of `net` once; later changes of `net` are not seen.
 
     Raises:
@@ -69,9 +72,19 @@ def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype, path: str 
         raise BackendError(f"backend 'cuda': {refusal}; use backend='auto'")
     assert isinstance(net, UNet)
     device = torch.device("cuda", device.index or 0)
-    run = CudaUNet(net, device, path)
-    if path == "hopper":
-        _self_check(run, CudaUNet(net, device, "portable"))
+    if path not in ("auto", "hopper"):
+        return CudaUNet(net, device, path)
+    portable = CudaUNet(net, device, "portable")
+    if path == "auto" and why_not(net, device, dtype, "hopper") is not None:
+        return portable
+    try:
+        run = CudaUNet(net, device, "hopper")
+        _self_check(run, portable)
+    except BackendError as error:
+        if path == "hopper":
+            raise
+        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+        return portable
     return run
 
 
@@ -81,7 +94,9 @@ def _self_check(run: CudaUNet, trusted: CudaUNet) -> None:
     expected, got = trusted(x), run(x)
     error = ((got - expected).norm() / (expected - x).norm().clamp_min(1e-6)).item()
     if not error <= 0.02:
-        raise BackendError(f"the Hopper kernels differ by {error:.2g} from the portable ones on this GPU; use path='portable'")
+        raise BackendError(
+            f"the Hopper kernels differ by {error:.2g} from the portable ones on this GPU; path='portable' does not use them"
+        )
 
 
 class CudaUNet:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -131,3 +132,27 @@ def test_without_nvcc_the_package_installs(
 def test_demanded_without_nvcc_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="no nvcc in CUDA_HOME"):
         run_setup(monkeypatch, "1")
+
+
+@pytest.mark.parametrize("factor, path", [(1.0, "hopper"), (1.05, "portable")])
+def test_hopper_is_the_default_where_it_agrees(monkeypatch: pytest.MonkeyPatch, factor: float, path: str) -> None:
+    """`factor`: of the residual that the Hopper kernels subtract, as if wgmma read something else than was asked for."""
+
+    class Run:
+        def __init__(self, net: UNet, device: torch.device, path: str):
+            self.path, self.config, self.device = path, net.config, torch.device("cpu")
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return x - (factor if self.path == "hopper" else 1.0) * x.square()
+
+    monkeypatch.setattr(cuda, "CudaUNet", Run)
+    monkeypatch.setattr(cuda, "why_not", lambda *arguments: None)
+    arguments = UNet(), torch.device("cuda"), torch.bfloat16
+    with nullcontext() if path == "hopper" else pytest.warns(RuntimeWarning, match="differ by 0.05"):
+        assert cuda.prepare(*arguments).path == path
+    assert cuda.prepare(*arguments, "portable").path == "portable"
+    if path == "portable":
+        with pytest.raises(BackendError, match="differ by 0.05"):
+            cuda.prepare(*arguments, "hopper")
+    monkeypatch.setattr(cuda, "why_not", lambda *arguments: "compute capability 8.0" if "hopper" in arguments else None)
+    assert cuda.prepare(*arguments).path == "portable"
