@@ -52,6 +52,11 @@ FASTBSN_FN int valid_rows(const Block& b, int steps) { return steps * b.rows - 2
 // First output row or column of a tile; with three stages it is odd, so that the origin of every upsampling tile is even.
 FASTBSN_FN int first_output(const Block& b, int tile, int valid) { return tile * valid - (stages(b) == 3); }
 FASTBSN_FN int origin(const Block& b, int first) { return first - stages(b); }
+// Steps of the tile whose first output row is `first`, in an image of h rows: those below its last row would be for nothing.
+FASTBSN_FN int steps_of(const Block& b, int first, int h, int steps) {
+    const int needed = ceil_div(h - first + 2 * (stages(b) - 1), b.rows);
+    return needed < steps ? needed : steps;
+}
 FASTBSN_FN int tiles_across(const Block& b, int size, int valid) { return ceil_div(size + (stages(b) == 3), valid); }
 
 FASTBSN_FN Pixel pixel(const Block& b, int stage, int m) {

@@ -1,4 +1,4 @@
-// What the tensor-core kernels share: loading a step's inputs, and bias, activation, pooling and stores of a tile's sums.
+// What the tensor-core kernels share: loading a step's inputs, and activation, pooling and stores of a tile's sums.
 //
 // Sums are fragments: for 16 consecutive computed pixels from m on and 8 * NT channels from n on, sum[i] of lane l holds
 // pixels l / 4 and l / 4 + 8 (pairs 0, 1 and 2, 3) of channels 8 i + l % 4 * 2 (+ 1).
@@ -118,13 +118,22 @@ struct Worker {
         else gather_columns<3>(thread, threads);
     }
 
-    FASTBSN_PTX const float* bias_of(int stage, int n) const { return p.bias + bias_at(B, stage) + n + threadIdx.x % 4 * 2; }
+    // Sums begin with the bias of their channels, from n on.
+    template <int MT, int NT>
+    FASTBSN_PTX void begin(float (&sum)[MT][NT][4], int stage, int n) const {
+        const float* bias = p.bias + bias_at(B, stage) + n + threadIdx.x % 4 * 2;
+#pragma unroll
+        for (int i = 0; i < NT; ++i)
+#pragma unroll
+            for (int j = 0; j < MT; ++j)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) sum[j][i][e] = bias[8 * i + e % 2];
+    }
 
     // To the ring that the next stage reads. Outside the image an activation is 0, not that of the bias.
     template <int STAGE, int NT>
     FASTBSN_PTX void store_middle(const float (&sum)[NT][4], int m, int n) const {
         const Pixel first = pixel(B, STAGE, m);
-        const float* bias = bias_of(STAGE, n);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const int u = first.u + 2 * (threadIdx.x % 32 / 4 + 8 * half);
@@ -132,7 +141,7 @@ struct Worker {
             const uint32_t to = at(AT.middle(STAGE) + fine_at(B, B.n[STAGE], slot(B, step, first.v), n / 8, u)) + threadIdx.x % 4 * 4;
 #pragma unroll
             for (int i = 0; i < NT; ++i) {
-                const float low = leaky(sum[i][2 * half] + bias[8 * i]), high = leaky(sum[i][2 * half + 1] + bias[8 * i + 1]);
+                const float low = leaky(sum[i][2 * half]), high = leaky(sum[i][2 * half + 1]);
                 store_shared(to + 16 * i * 2 * pitch(B), zero ? 0 : pack_bf16(low, high));
             }
         }
@@ -143,7 +152,6 @@ struct Worker {
     FASTBSN_PTX void store_output(const float (&sum)[COUNT][NT][4], int m, int n) const {
         static_assert(COUNT == (B.pool ? 4 : 1));
         const Pixel first = pixel(B, LAST, m);
-        const float* bias = bias_of(LAST, n);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const int y = t.ys + step * B.rows + first.v, x = t.xs + first.u + 2 * (threadIdx.x % 32 / 4 + 8 * half);
@@ -155,7 +163,7 @@ struct Worker {
 #pragma unroll
                 for (int q = 1; q < COUNT; ++q) low = fmaxf(low, sum[q][i][2 * half]), high = fmaxf(high, sum[q][i][2 * half + 1]);
                 uint16_t* to = p.out.data + 8 * (octet + int64_t(i) * p.out.h * p.out.w) + threadIdx.x % 4 * 2;
-                *reinterpret_cast<uint32_t*>(to) = pack_bf16(leaky(low + bias[8 * i]), leaky(high + bias[8 * i + 1]));
+                *reinterpret_cast<uint32_t*>(to) = pack_bf16(leaky(low), leaky(high));
             }
         }
     }
@@ -177,7 +185,7 @@ struct Worker {
         });
         with_dtype(p.result.dtype, [&]<int DTYPE>() {
             each([&](int e, int c, int x) {
-                write_element<DTYPE>(p.result, element_at(p.result, t.n, c, y, x), pixel[e] - (sum[0][e] + p.bias[bias_at(B, 2) + c]));
+                write_element<DTYPE>(p.result, element_at(p.result, t.n, c, y, x), pixel[e] - sum[0][e]);
             });
         });
     }

@@ -122,7 +122,8 @@ struct Hopper : Worker<B, 4> {
     template <int STAGE>
     FASTBSN_PTX void run_stage() {
         constexpr int NT = B.n[STAGE] / 8;
-        float sum[MT][NT][4] = {};
+        float sum[MT][NT][4];
+        this->begin(sum, STAGE, 0);
         if constexpr (STAGE == 0) {
             barrier_wait(rows_full(), round++ % 2);
             if constexpr (B.image > 0) {
@@ -162,7 +163,7 @@ struct Hopper : Worker<B, 4> {
     template <class F>
     FASTBSN_PTX void each_step(F f) {
         for (int64_t index = blockIdx.x; index < tiles(p); index += gridDim.x)
-            for (t = tile(B, p, index), step = 0; step < p.steps; ++step) f();
+            for (t = tile(B, p, index), step = 0; step < t.steps; ++step) f();
     }
 
     FASTBSN_PTX void run() {

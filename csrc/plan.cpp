@@ -28,19 +28,31 @@ std::vector<Op> blocks(Config c) {
     return ops;
 }
 
-void choose_geometry(Block& block, Path path, int64_t shared) {
+void choose_geometry(Block& block, Path path, int64_t shared, int columns) {
     const int widest = path == HOPPER ? 128 : path == PORTABLE ? 64 : 32;
     block.rows = path == HOPPER && block.up ? 2 : 4;
     for (block.width = widest; block.width > 4 && shared_bytes(block, path) > shared;) block.width /= 2;
+    if (path != PORTABLE || !block.up || block.width < 64) return;
+    Block narrow = block;  // of 32 columns, which waste less where an image is not much wider than a tile
+    narrow.width = 32;
+    const auto work = [&](const Block& b) { return int64_t(b.width) * tiles_across(b, columns, valid_columns(b)); };
+    if (10 * work(block) > 11 * work(narrow)) block = narrow;  // its products share fewer loads
 }
 
-// Enough tiles for every processor, but long ones, since each repeats 2 * (stages - 1) rows.
+// The number of steps by which the thread blocks that work on the most tiles have the fewest steps; each tile begins with a wait for its
+// rows, which costs about one.
 int choose_steps(const Op& op, int batch, int processors) {
     const Block& b = op.block;
     const int across = tiles_across(b, op.params.w, valid_columns(b)), lost = 2 * (stages(b) - 1);
-    const int64_t down = std::max<int64_t>(1, 4 * int64_t(processors) / (int64_t(across) * batch));
-    const int rows = int(ceil_div(op.params.h, int(std::min<int64_t>(down, op.params.h))));
-    return std::clamp(ceil_div(rows + lost + (lost == 4), b.rows), ceil_div(lost + 2, b.rows), 64);
+    const int fewest = ceil_div(lost + 2, b.rows), most = std::clamp(ceil_div(op.params.h + lost + (lost == 4), b.rows), fewest, 64);
+    int best = most;
+    int64_t least = INT64_MAX;
+    for (int steps = most; steps >= fewest; --steps) {
+        const int64_t tiles = int64_t(batch) * across * tiles_across(b, op.params.h, valid_rows(b, steps));
+        const int64_t cost = (tiles + processors - 1) / processors * (steps + 1);
+        if (cost < least) least = cost, best = steps;
+    }
+    return best;
 }
 
 int64_t kernel_channel(const Op& op, int segment, const Operand& o, int row, int in_channels, int& tap) {
@@ -89,7 +101,7 @@ std::string Plan::why_not(Config config, Path path, int64_t shared) {
     if (path != REFERENCE && (config.channels != 48 || config.in_channels > 3 || config.depth < 2))
         return "the tensor-core kernels are built for channels=48, in_channels <= 3, depth >= 2; got " + net;
     for (Op& op : blocks(config)) {
-        choose_geometry(op.block, path, shared);
+        choose_geometry(op.block, path, shared, 1 << 20);
         const int narrowest = path == REFERENCE ? 8 : path == HOPPER ? 128 : op.block.up ? 32 : 64;
         if (op.block.width < narrowest)
             return "a block of the network needs more shared memory than the " + std::to_string(shared / 1024) + " KiB that this GPU has for one";
@@ -107,9 +119,9 @@ Plan::Plan(Config config, int batch, int h, int w, Path path, int64_t shared, in
     padded_h = pad(h, 1 << config.depth), padded_w = pad(w, 1 << config.depth);
     ops = blocks(config);
     for (Op& op : ops) {
-        choose_geometry(op.block, path, shared);
         Params& p = op.params;
         p.in_channels = config.in_channels, p.batch = batch, p.h = padded_h >> op.level, p.w = padded_w >> op.level;
+        choose_geometry(op.block, path, shared, p.w);
         p.steps = choose_steps(op, batch, processors);
         p.across = tiles_across(op.block, p.w, valid_columns(op.block));
         p.down = tiles_across(op.block, p.h, valid_rows(op.block, p.steps));

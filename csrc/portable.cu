@@ -8,7 +8,7 @@ template <int I>
 using Instance = Portable<PORTABLE_BLOCKS[I]>;
 
 template <int I>
-__global__ void __launch_bounds__(Instance<I>::THREADS, Instance<I>::THREADS == 128 ? 3 : 1)
+__global__ void __launch_bounds__(Instance<I>::THREADS, Instance<I>::RESIDENT)
     portable(const __grid_constant__ Block, const __grid_constant__ Params p) {
     extern __shared__ __align__(128) uint8_t memory[];
     Instance<I>(p, memory).run();

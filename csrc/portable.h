@@ -14,6 +14,7 @@ struct Portable : Worker<B, 2> {
 
     static constexpr int WARPS_N = B.up ? 2 : 1, WARPS = 4 * WARPS_N, THREADS = 32 * WARPS;
     static constexpr int SHARED_BYTES = 16 * AT.end;
+    static constexpr int RESIDENT = WARPS_N == 2 ? 1 : std::min(3, (164 << 10) / (SHARED_BYTES + 1024));  // on a multiprocessor of sm_80
 
     static constexpr int chunks(int segment) { return ceil_div(k_steps(B, segment), steps_per_chunk(segment)); }
     // Of the next step's rows; the last chunk brings none, so that they are there when the step begins.
@@ -51,7 +52,7 @@ struct Portable : Worker<B, 2> {
     // Calls f(first element, stride) as of the next step, if there is one and the share is of its rows.
     template <class F>
     FASTBSN_PTX void for_next_rows(int share, F f) {
-        if (share >= SHARES || step + 1 >= p.steps) return;
+        if (share >= SHARES || step + 1 >= t.steps) return;
         ++step;
         f(threadIdx.x + THREADS * share, THREADS * SHARES);
         --step;
@@ -120,7 +121,8 @@ struct Portable : Worker<B, 2> {
     template <int STAGE>
     FASTBSN_PTX void run_stage() {
         constexpr int MT = m_tiles(STAGE), NT = n_tiles(STAGE);
-        float sum[MT][NT][4] = {};
+        float sum[MT][NT][4];
+        this->begin(sum, STAGE, first_n(STAGE));
         if constexpr (STAGE == 0) {
             if constexpr (B.image > 0) this->make_columns(threadIdx.x, THREADS);
             accumulate<0>(sum);
@@ -154,7 +156,7 @@ struct Portable : Worker<B, 2> {
                 this->load_image(threadIdx.x, THREADS);
                 __syncthreads();
             }
-            for (; step < p.steps; ++step) {
+            for (; step < t.steps; ++step) {
                 run_stage<0>();
                 if constexpr (LAST > 0) run_stage<1>();
                 if constexpr (LAST > 1) run_stage<2>();

@@ -66,7 +66,7 @@ FASTBSN_HD void run_tile(const Block& b, const Params& p, int64_t index, uint16_
     const Tile t = tile(b, p, index);
     const int last = stages(b) - 1;
     const auto ring_of = [&](int stage) { return stage == 0 ? middle : middle + 8 * fine_octets(b, b.n[0]); };
-    for (int step = 0; step < p.steps; ++step) {
+    for (int step = 0; step < t.steps; ++step) {
         for (int stage = 0; stage < last; ++stage) {
             for (int i = thread; i < computed(b) * b.n[stage]; i += threads) {
                 const int m = i / b.n[stage], n = i % b.n[stage], q = m / (computed(b) / 4);

@@ -55,19 +55,19 @@ struct Params {
     const float* bias;        // all stages
     int in_channels, batch;
     int h, w;              // of this resolution; at full resolution a multiple of 2**depth, the image mirrored
-    int steps;             // of `rows` rows in a tile
+    int steps;             // of `rows` rows in a tile, fewer in the last one down
     int across, down;      // tiles
 };
 
 struct Tile {
-    int n, x, y, xs, ys;  // image, first output pixel, origin
+    int n, x, y, xs, ys, steps;  // image, first output pixel, origin, steps that compute an output
 };
 
 FASTBSN_FN int64_t tiles(const Params& p) { return int64_t(p.batch) * p.across * p.down; }
 FASTBSN_FN Tile tile(const Block& b, const Params& p, int64_t index) {
     const int n = int(index / (int64_t(p.across) * p.down)), rest = int(index % (int64_t(p.across) * p.down));
     const int x = first_output(b, rest % p.across, valid_columns(b)), y = first_output(b, rest / p.across, valid_rows(b, p.steps));
-    return {n, x, y, origin(b, x), origin(b, y)};
+    return {n, x, y, origin(b, x), origin(b, y), steps_of(b, y, p.h, p.steps)};
 }
 // Whether a pixel that the last stage computed belongs to this tile's output.
 FASTBSN_FN bool is_output(const Block& b, const Params& p, const Tile& t, int y, int x) {

@@ -143,7 +143,9 @@ static void check_flow(const Block& b, int h, int w, int steps) {
         EXPECT(t.n == index / (p.across * p.down));
         if (b.up) EXPECT(t.xs % 2 == 0 && t.ys % 2 == 0);
         Ring image(8 * image_octets(b)), coarse(coarse_octets(b)), skip(fine_octets(b, b.skip)), middle[2] = {Ring(fine_octets(b, b.n[0])), Ring(fine_octets(b, b.n[1]))};
-        for (int step = 0; step < steps; ++step) {
+        EXPECT(t.steps <= steps);
+        for (int step = 0; step < t.steps; ++step) {
+            bool useful = false;
             const int ys = t.ys + step * b.rows;
             for (int octet = 0; octet < b.skip / 8; ++octet)
                 for (int v = step ? KEPT : 0; v < ring(b); ++v)
@@ -159,7 +161,7 @@ static void check_flow(const Block& b, int h, int w, int steps) {
                 for (int m = 0; m < b.width * b.rows; ++m) {
                     const Pixel at = pixel(b, stage, m);
                     const int y = ys + at.v, x = t.xs + at.u, margin = last - stage;  // needed by an output of this tile?
-                    const bool needed = y >= t.y - margin && y < t.y + steps * b.rows - 2 * last + margin && x >= t.x - margin &&
+                    const bool needed = y >= t.y - margin && y < std::min(t.y + steps * b.rows - 2 * last, h) + margin && x >= t.x - margin &&
                                         x < t.x + b.width - 2 * last + margin;
                     if (needed)
                         for (int segment = stage ? stage + 1 : 0; segment <= stage + 1; ++segment)
@@ -190,8 +192,10 @@ static void check_flow(const Block& b, int h, int w, int steps) {
                         EXPECT(needed && inside(p, y, x));
                         if (b.pool && m < computed(b) / 4) EXPECT(y % 2 == 0 && x % 2 == 0);
                         ++outputs[{t.n * h + y, x}];
+                        useful = true;
                     }
                 }
+            EXPECT(useful || (t.y < 0 && step == 0) || step + 1 < t.steps);
         }
     }
     EXPECT(int(outputs.size()) == 2 * h * w);
