@@ -73,14 +73,15 @@ def _flattest(label: np.ndarray) -> list[tuple[int, int]]:
 
 
 def measure(noisy: np.ndarray, label: np.ndarray) -> CameraNoise:
-    """Measure the noise of a photograph in the blocks where its denoised version is flattest.
+    """Measure the noise of a photograph, its difference to a denoised version, in the blocks where that version is flattest.
 
-    The level comes out low, at about 0.55 to 0.9 of the truth: JPEG removes noise from flat blocks, and flat blocks are partly those
-    that happen to hold little of it. `CameraSampler` therefore draws it from a range of factors.
+    The level comes out low, at 0.3 to 0.8 of the truth on PolyU: JPEG removes noise from flat blocks, flat blocks are partly those that
+    happen to hold little of it, and the label keeps some. `CameraSampler` therefore draws it from a range of factors. The blocks of
+    the photograph itself, less their best plane, would have more of the noise of low frequency, but also what texture there is:
+    students trained on that removed texture (38.0 against 38.6 dB on PolyU).
 
     Args:
-        noisy, label: [H, W, C] float32 in [0, 1] units, the photograph and an estimate of the clean image, which only says
-            where the image is flat; at least BLOCK pixels on a side.
+        noisy, label: [H, W, C] float32 in [0, 1] units, the photograph and an estimate of the clean image; at least BLOCK pixels on a side.
 
     Raises:
         InputError: another shape, or a photograph without any noise.
@@ -88,8 +89,8 @@ def measure(noisy: np.ndarray, label: np.ndarray) -> CameraNoise:
     if noisy.shape != label.shape or noisy.ndim != 3 or min(noisy.shape[:2]) < BLOCK:
         raise InputError(f"noise is measured on [H, W, C] images of at least {BLOCK} x {BLOCK} pixels; got {noisy.shape} and {label.shape}")
     corners = _flattest(label)
-    blocks = np.stack([noisy[i : i + BLOCK, j : j + BLOCK] for i, j in corners])
-    residual = _detrended(blocks)
+    blocks, difference = (np.stack([x[i : i + BLOCK, j : j + BLOCK] for i, j in corners]) for x in (label, noisy - label))
+    residual = _detrended(difference)
     # A saturated or constant block says nothing about noise.
     alive = (residual.reshape(len(residual), -1).std(1) > 1e-5) & (blocks.mean((1, 2, 3)) < 0.99) & (blocks.mean((1, 2, 3)) > 0.01)
     if not alive.any():
