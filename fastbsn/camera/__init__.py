@@ -4,7 +4,8 @@ Camera noise is correlated over pixels and channels, since demosaicking, denoisi
 spectrum, its colours and its level matter, its dependence on intensity hardly does.
 """
 
-from fastbsn.camera.measure import CameraNoise, load_bank, measure, save_bank
+from fastbsn.camera.bank import load_bank, save_bank
+from fastbsn.camera.measure import CameraNoise, measure
 from fastbsn.camera.sampler import CameraSampler, Mixture
 
 __all__ = ["CameraNoise", "CameraSampler", "Mixture", "load_bank", "measure", "save_bank"]

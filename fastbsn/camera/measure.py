@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
-from fastbsn.errors import FileFormatError, InputError
-from fastbsn.io.weights import load_tensors, save_tensors
+from fastbsn.errors import InputError
 
 BLOCK = 32  # pixels on a side of the blocks in which noise is looked at
 REACH = 6  # largest distance in pixels at which covariance is kept
@@ -121,19 +117,3 @@ def _variance(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         slope, offset = np.polyfit(m, v, 1) if np.ptp(m) > 0.1 else (0.0, v.mean())
         lines.append(np.clip(offset + slope * grid, v.mean() / 4, 4 * v.mean()))
     return np.asarray(lines, np.float32)
-
-
-def save_bank(path: str | Path, noises: Sequence[CameraNoise], names: Sequence[str]) -> None:
-    """Write measured noises to one safetensors file: statistics only, no pixel of an image."""
-    tensors = {f"{key}.{i}": torch.from_numpy(getattr(n, key)) for i, n in enumerate(noises) for key in ("correlation", "variance")}
-    save_tensors(Path(path), tensors, {"kind": "camera noise", "images": list(names)})
-
-
-def load_bank(path: str | Path) -> list[CameraNoise]:
-    """Read a file of `save_bank`; FileFormatError if it is something else."""
-    tensors, header = load_tensors(Path(path))
-    try:
-        count = len(header["images"])
-        return [CameraNoise(tensors[f"correlation.{i}"].numpy(), tensors[f"variance.{i}"].numpy()) for i in range(count)]
-    except (KeyError, TypeError) as error:
-        raise FileFormatError(f"{path}: not a bank of camera noise ({error}); expected a file of `fastbsn noise`") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fastbsn.errors import FastBSNError, FileFormatError, InputError, WeightsError
+from fastbsn.errors import FastBSNError, FileFormatError, InputError
 from fastbsn.inference.frames import Frames
 from fastbsn.inference.predictor import Predictor
 from fastbsn.io.atomic import write_json
 from fastbsn.io.image_files import list_images, read_image
 from fastbsn.io.weights import load_networks, load_tensors, save_networks, save_tensors
+from fastbsn.models import find_model
 from fastbsn.nets import NoiseModel
 from fastbsn.pixels import luma, to_unit, white
 from fastbsn.training.identity import digest, tensor_digest
@@ -49,6 +50,7 @@ class LabelSet:
     noisy: ImageSet | None = None
     noisy_paths: list[Path] = field(default_factory=list)
     digest: str = ""  # of what the labels are made from; of the labels themselves where nothing else is known
+    parts: list[int] = field(default_factory=list)  # numbers of images of the sets that were joined
 
     def __post_init__(self) -> None:
         if not self.digest:
@@ -56,17 +58,27 @@ class LabelSet:
             self.digest = digest(self.images.digest.encode(), noisy.encode(), numbers.encode())
 
     @classmethod
-    def compute(cls, teacher: Predictor, noisy: ImageSet, progress: bool = False, done: Callable[[int], None] | None = None) -> LabelSet:
-        """Label images that are in memory; `done` is called with the number of labels after each. The digest is that of what goes in."""
+    def compute(
+        cls,
+        teacher: Predictor,
+        noisy: ImageSet,
+        progress: bool = False,
+        done: Callable[[int], None] | None = None,
+        strength: float = 1.0,
+    ) -> LabelSet:
+        """Label images that are in memory. The digest is that of what goes in.
+
+        `done` is called with the number of labels after each; `strength` as in `label_image`.
+        """
         rows: list[Label] = []
         for image in tqdm(noisy.images, "labels", unit="image", disable=None if progress else True):
-            rows.append(label_image(teacher, image))
+            rows.append(label_image(teacher, image, strength))
             if done:
                 done(len(rows))
         labels = ImageSet([r.label for r in rows], noisy.names)
         sigmas, errors = [r.sigma for r in rows], [r.error for r in rows]
         weights = [w for net in teacher.networks.values() for w in net.state_dict().values()]
-        found = digest(noisy.digest.encode(), tensor_digest(weights).encode(), teacher.noise.encode())
+        found = digest(noisy.digest.encode(), tensor_digest(weights).encode(), teacher.noise.encode(), f"{strength:g}".encode())
         return cls(labels, sigmas, errors, teacher.noise, _noise_model(teacher), noisy, digest=found)
 
     @classmethod
@@ -95,6 +107,29 @@ class LabelSet:
         assert model is None or isinstance(model, NoiseModel)
         return cls(images, sigmas, stds, kind, model, None, [source / n for n in names], hashlib.sha256(text.encode()).hexdigest()[:16])
 
+    @classmethod
+    def join(cls, sets: Sequence[LabelSet]) -> LabelSet:
+        """Several sets as one: each gives the same share of the crops, whatever its size.
+
+        Raises:
+            InputError: different numbers of channels.
+        """
+        if len(sets) == 1:
+            return sets[0]
+        images = ImageSet([x for s in sets for x in s.images.images], [n for s in sets for n in s.images.names])
+        noisy = ImageSet([x for s in sets for x in s.load_noisy().images], images.names) if any(s.noisy for s in sets) else None
+        return cls(
+            images,
+            [v for s in sets for v in s.sigmas],
+            [v for s in sets for v in s.stds],
+            sets[0].noise if len({s.noise for s in sets}) == 1 and not any(s.noise_model for s in sets) else "unknown",
+            None,
+            noisy,
+            [p for s in sets for p in s.noisy_paths],
+            digest(*(s.digest.encode() for s in sets)),
+            [len(s.images.images) for s in sets],
+        )
+
     def gray(self) -> LabelSet:
         """The same labels in gray (luma), for a gray student: three noisy channels say more about an image than one.
 
@@ -120,7 +155,8 @@ class LabelSet:
         falls short where the noise is strong, and grows with about 0.3 sigma there; (2/255)^2 keeps the weight finite.
         """
         error = torch.tensor(self.stds) ** 2 + (0.3 * torch.tensor(self.sigmas)) ** 2 + (2 / 255) ** 2
-        return self.images.areas / error
+        weights = self.images.areas / error
+        return torch.cat([part / part.sum() for part in weights.split(self.parts)]) if self.parts else weights
 
     def noisy_image(self, i: int) -> Tensor:
         return self.noisy.images[i] if self.noisy else to_tensor(read_image(self.noisy_paths[i]))
@@ -148,11 +184,9 @@ class Label:
     error: float
 
 
-def load_teacher(path: str | Path, device: str = "auto", backend: str = "auto", dtype: str = "auto") -> Predictor:
-    """A file written by `train_teacher`, prepared; WeightsError if it is damaged or holds no teacher."""
-    networks, header = load_networks(path)
-    if "teacher" not in networks:
-        raise WeightsError(f"{path}: not a teacher: the file holds {', '.join(networks)}; expected 'teacher', as `fastbsn train` writes it")
+def load_teacher(name_or_path: str | Path, device: str = "auto", backend: str = "auto", dtype: str = "auto") -> Predictor:
+    """What makes labels, prepared: a teacher's file, or a student by file or bundled name. Errors as those of `find_model`, `Predictor`."""
+    networks, header = load_networks(find_model(name_or_path))
     return Predictor(networks, str(header.get("noise", "gaussian")), device, backend, dtype)
 
 
@@ -162,8 +196,13 @@ def _noise_model(teacher: Predictor) -> NoiseModel | None:
     return None if model is None or model.kind == "gaussian" else copy.deepcopy(model).cpu()
 
 
-def label_image(teacher: Predictor, image: Tensor) -> Label:
+def label_image(teacher: Predictor, image: Tensor, strength: float = 1.0) -> Label:
     """Pseudo-label of one stored image [C, H, W], in tiles where it is large.
+
+    Args:
+        teacher: a teacher, or a student, whose labels come without a stated error.
+        image: in its own dtype.
+        strength: of the denoising, see `Denoiser.__call__`; 2 is for photographs, whose noise a model of white noise does not see.
 
     Raises:
         InputError: the image has another number of channels than the teacher was trained on.
@@ -173,10 +212,11 @@ def label_image(teacher: Predictor, image: Tensor) -> Label:
     scale = white(image)
     frames = Frames(image, teacher.channels, "CYX", data_range=scale)
     if not teacher.gives_error:
-        teacher.run(frames)
-        return Label(frames.result(), None, 0.0, 0.0)
+        teacher.run(frames, strength=strength)
+        white_level = 0.0 if teacher.is_teacher else float(teacher.level(frames, 0).mean())
+        return Label(frames.result(), None, white_level, 0.0)
     levels = teacher.levels(frames)
-    teacher.run(frames, sigma="posterior", levels=levels)
+    teacher.run(frames, sigma="posterior", levels=levels, strength=strength)
     std = torch.as_tensor(frames.sigma()) / scale
     return Label(frames.result(), std.half(), float(levels[0]) if levels else 0.0, float((std**2).mean().sqrt()))
 
@@ -191,17 +231,19 @@ def generate(
     std: bool = False,
     shard: tuple[int, int] = (0, 1),
     progress: bool = True,
+    strength: float = 1.0,
 ) -> tuple[int, list[str]]:
     """Write one label per image of the folder `noisy` into `output`; existing labels are kept.
 
     Args:
         noisy: folder of noisy images.
         output: label folder, made if needed.
-        teacher: file written by `train_teacher`.
+        teacher: file written by `train_teacher`, or a student by file or bundled name.
         device, backend, dtype: of the teacher, see `Denoiser`.
         std: also store the standard deviation of each pixel's error (float16).
         shard: (i, n): label only every n-th image starting at i; the run that finds all labels present writes the manifest.
         progress: show a progress bar.
+        strength: see `label_image`.
 
     Returns:
         Number of labels written now, and one sentence per image that could not be labelled.
@@ -214,19 +256,20 @@ def generate(
     if not paths:
         raise InputError(f"{noisy}: no images found; expected PNG, JPEG, TIFF or .npy files")
     engine = load_teacher(teacher, device, backend, dtype)
-    teacher_bytes = Path(teacher).read_bytes()
+    teacher_bytes = find_model(teacher).read_bytes()
+    options = (b"std" if std else b"") + (b"" if strength == 1 else f"strength {strength:g}".encode())
     output.mkdir(parents=True, exist_ok=True)
     model = _noise_model(engine)
     if model is not None and not (output / NOISE_MODEL).exists():
         save_networks(output / NOISE_MODEL, {"noise_model": model}, {"noise": engine.noise})
-    files = [output / (digest(p.read_bytes(), teacher_bytes, b"std" if std else b"") + ".safetensors") for p in paths]
+    files = [output / (digest(p.read_bytes(), teacher_bytes, options) + ".safetensors") for p in paths]
     written, failures = 0, []
     mine: Iterable[tuple[Path, Path]] = list(zip(paths, files, strict=True))[shard[0] :: shard[1]]
     for path, file in tqdm(mine, unit="image", disable=None if progress else True):
         if file.exists():
             continue
         try:
-            made = label_image(engine, to_tensor(read_image(path)))
+            made = label_image(engine, to_tensor(read_image(path)), strength)
         except FastBSNError as error:
             failures.append(f"{path.name}: {error}")
             continue

@@ -6,6 +6,8 @@ of the learned model -> pseudo-label) and, optionally, *clean* (clean image + fr
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastbsn.camera import CameraNoise, CameraSampler, Mixture
+from fastbsn.camera.sampler import MARGIN
 from fastbsn.errors import InputError
 from fastbsn.nets import UNet
 from fastbsn.pixels import to_unit
@@ -33,6 +37,7 @@ class StudentConfig:
     renoised: fraction of re-noised pairs; clean: fraction of clean pairs (needs a clean set); the rest are label pairs.
     sigma: range of the fresh noise in 1/255 units, the lower end drawn more often; None draws from the noise levels that the teacher found.
     recolour: fraction of the re-noised and clean pairs whose image gets other colours first, for students that must take any photograph.
+    camera: photographs: all pairs are made by `fastbsn.camera.CameraSampler` with this mixture, and the four settings above do not apply.
     batch: crops per step; None is 4 on a CPU, 32 on a GPU.
     """
 
@@ -42,6 +47,7 @@ class StudentConfig:
     clean: float = 0.0
     sigma: tuple[float, float] | None = None
     recolour: float = 0.0
+    camera: Mixture | None = None
     batch: int | None = None
     crop: int = 96
 
@@ -57,10 +63,22 @@ class StudentConfig:
 class StudentTask:
     """The student's loss: mean absolute error to the target of each pair."""
 
-    def __init__(self, labels: LabelSet, config: StudentConfig, device: torch.device, seed: int, clean: ImageSet | None = None):
+    def __init__(
+        self,
+        labels: LabelSet,
+        config: StudentConfig,
+        device: torch.device,
+        seed: int,
+        clean: ImageSet | None = None,
+        bank: Mapping[str, CameraNoise] | None = None,
+    ):
         config = replace(config, batch=config.batch or (32 if device.type == "cuda" else 4))
         self.settings, self.device = config, device
-        if config.renoised > 0 and not labels.can_sample_noise and config.sigma is None:
+        if config.camera is not None and labels.images.channels != 3:
+            raise InputError(
+                f"camera noise is that of colour images; these labels have {labels.images.channels} channels: leave out camera"
+            )
+        if config.camera is None and config.renoised > 0 and not labels.can_sample_noise and config.sigma is None:
             raise InputError(
                 "re-noised pairs need a noise model, and these labels have none (correlated noise, or gray ones made of colour); "
                 "give sigma, or use renoised=0"
@@ -68,11 +86,14 @@ class StudentTask:
         if config.clean > 0 and clean is None:
             raise InputError(f"clean={config.clean} needs clean images; give a clean folder or use clean=0")
         self.labels, self.weights = labels, labels.weights()
-        self.targets = labels.images.at_least(config.crop).to(device)
-        needs_noisy = config.renoised + config.clean < 1
+        bank = bank or {}
+        self.sampler = CameraSampler(list(bank.values()), config.camera) if config.camera is not None else None
+        self.own = {i: list(bank).index(name) for i, name in enumerate(labels.images.names) if name in bank}
+        self.targets = labels.images.at_least(config.crop + (MARGIN if self.sampler else 0)).to(device)
+        needs_noisy = self.sampler is None and config.renoised + config.clean < 1
         self.noisy = labels.load_noisy().at_least(config.crop).to(device) if needs_noisy else None
         self.clean = clean.at_least(config.crop).to(device) if clean else None
-        self.config: dict[str, Any] = asdict(config) | {"labels": labels.digest, "sigma": list(config.sigma) if config.sigma else None}
+        self.config: dict[str, Any] = json.loads(json.dumps(asdict(config))) | {"labels": labels.digest, "bank": _digest(bank)}
         if clean:
             self.config["clean_images"] = clean.digest
         torch.manual_seed(seed)
@@ -96,6 +117,8 @@ class StudentTask:
         """Inputs and targets [B, C, crop, crop] of one batch."""
         s = self.settings
         assert s.batch is not None
+        if self.sampler is not None:
+            return self._photographs(self.sampler, s.batch, places)
         kind = torch.rand(s.batch, generator=places).tolist()
         renoised, clean = sum(k < s.renoised for k in kind), sum(s.renoised <= k < s.renoised + s.clean for k in kind)
         inputs, targets = [], []
@@ -119,6 +142,15 @@ class StudentTask:
         layout = torch.channels_last
         return torch.cat(inputs).contiguous(memory_format=layout), torch.cat(targets).contiguous(memory_format=layout)
 
+    def _photographs(self, sampler: CameraSampler, count: int, places: torch.Generator) -> tuple[Tensor, Tensor]:
+        size = self.settings.crop + MARGIN
+        where = draw_places(self.targets, self.weights, count, size, places)
+        crops = cut(self.targets, where, size).permute(0, 2, 3, 1).cpu().numpy()
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=places)))
+        pairs = [sampler.pair(crop, rng, self.own.get(i)) for crop, i in zip(crops, where.image, strict=True)]
+        inputs, targets = (torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2).to(self.device) for side in zip(*pairs, strict=True))
+        return inputs, targets  # channels_last as they are
+
     def loss(self, objective: str, y: Tensor, x: Tensor) -> Tensor:
         with autocast(self.device):
             estimate = self.networks["student"](y)
@@ -129,6 +161,10 @@ class StudentTask:
         """noisy | output | label, of the first image's first 256 x 256 pixels."""
         y, x = (to_unit(i[None, :, :256, :256].to(self.device)) for i in (self.labels.noisy_image(0), self.labels.images.images[0]))
         return preview_row([y[0], networks["student"](y)[0], x[0]])
+
+
+def _digest(bank: Mapping[str, CameraNoise]) -> str:
+    return tensor_digest([torch.from_numpy(x) for noise in bank.values() for x in (noise.correlation, noise.variance)]) if bank else ""
 
 
 def distill(
@@ -144,6 +180,7 @@ def distill(
     backend: str = "auto",
     callback: Callback | None = None,
     spent: float = 0.0,
+    bank: Mapping[str, CameraNoise] | None = None,
 ) -> Trained:
     """Train the student on stored pseudo-labels; resumes if interrupted.
 
@@ -156,6 +193,7 @@ def distill(
         init: start from this student instead of random weights; must have the same configuration.
         device: torch device name.
         header: further provenance for the weights header.
+        bank: measured noises by the name of their image, for `config.camera`; see `fastbsn.camera`.
         backend: implementation of the network: "auto" and "reference" train through PyTorch, "triton" through the Triton kernels.
         callback, spent: progress and used budget, see `fastbsn.training.loop.run`.
 
@@ -166,7 +204,7 @@ def distill(
         TrainingError, InputError, Interrupted: see `fastbsn.training.loop.run`. BackendError: `backend` cannot run here, with the reason.
     """
     where = torch.device(device)
-    task = StudentTask(labels, config or StudentConfig(), where, loop.seed, clean)
+    task = StudentTask(labels, config or StudentConfig(), where, loop.seed, clean, bank)
     if init is not None:
         student = task.networks["student"]
         if init.config != student.config:
@@ -175,7 +213,7 @@ def distill(
         task.config["init"] = tensor_digest(init.state_dict().values())
     info = {
         "kind": "student",
-        "noise": labels.noise if task.settings.sigma is None else "gaussian",
+        "noise": "camera" if task.sampler else labels.noise if task.settings.sigma is None else "gaussian",
         "labels": labels.digest,
         "images": len(labels.images.images),
         **(header or {}),

@@ -140,11 +140,32 @@ def test_errors_say_what_to_do(noisy_folder, teacher, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no images"):
         generate(tmp_path / "empty", tmp_path / "labels", teacher, progress=False)
-    save_networks(tmp_path / "s.safetensors", {"student": UNet(1, 6, 1)}, {})
-    with pytest.raises(WeightsError, match="expected 'teacher'"):
-        generate(noisy_folder, tmp_path / "labels", tmp_path / "s.safetensors", progress=False)
+    save_networks(tmp_path / "n.safetensors", {"noise_model": NoiseModel("gaussian", 1, 8)}, {})
+    with pytest.raises(WeightsError, match="expected 'student'"):
+        generate(noisy_folder, tmp_path / "labels", tmp_path / "n.safetensors", progress=False)
     colour = teacher_file(tmp_path / "c.safetensors", 3)
     assert len(generate(noisy_folder, tmp_path / "labels", colour, progress=False)[1]) == 6
+
+
+def test_a_student_labels_too_and_strength_names_its_labels(noisy_folder, tmp_path):
+    save_networks(tmp_path / "s.safetensors", {"student": UNet(1, 6, 1)}, {"noise": "gaussian"})
+    for strength in (1.0, 2.0):
+        assert generate(noisy_folder, tmp_path / "labels", tmp_path / "s.safetensors", progress=False, strength=strength) == (6, [])
+    assert len(list((tmp_path / "labels").glob("*.safetensors"))) == 12
+    labels = LabelSet.open(tmp_path / "labels")
+    assert labels.can_sample_noise and min(labels.sigmas) > 0
+
+
+def test_joined_sets_have_equal_shares(rng):
+    def made(n: int, size: int) -> LabelSet:
+        images = ImageSet([torch.rand(3, size, size) for _ in range(n)], [f"{n}-{i}" for i in range(n)])
+        return LabelSet(images, [0.1] * n, [0.0] * n, "gaussian", noisy=images, digest=str(n))
+
+    joined = LabelSet.join([made(2, 40), made(5, 90)])
+    weights = joined.weights()
+    assert len(joined.images.images) == 7 and weights[:2].sum() == pytest.approx(float(weights[2:].sum()))
+    assert joined.noise == "gaussian" and joined.digest != LabelSet.join([made(5, 90), made(2, 40)]).digest
+    assert torch.equal(joined.noisy_image(3), joined.images.images[3])
 
 
 def test_gray_labels_of_colour_images(rng, tmp_path):
