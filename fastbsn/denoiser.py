@@ -234,7 +234,8 @@ class Denoiser:
                 (a stack with axes="TYX").
             axes, channel_axis, data_range: meaning of every array, as in calling. A `data_range` is stored with the model.
             minutes, steps: budget for everything; 20 minutes if neither is given.
-            noise: "gaussian", "heteroscedastic", "multivariate" or "correlated".
+            noise: "gaussian", "heteroscedastic", "multivariate" or "correlated"; or "camera": colour photographs, whose noise is
+                measured, and which a bundled model labels instead of a teacher.
             seed: seed of every draw.
             workdir: keeps teacher, checkpoints, logs and previews, and lets an interrupted call go on.
             overwrite: start anew where `workdir` holds another run, which is refused otherwise.

@@ -22,8 +22,8 @@ def add_optimizer(p: argparse.ArgumentParser) -> None:
     p.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (%(default)s)")
 
 
-def add_noise(p: argparse.ArgumentParser) -> None:
-    kinds = ("gaussian", "heteroscedastic", "multivariate", "correlated")
+def add_noise(p: argparse.ArgumentParser, *more: str) -> None:
+    kinds = ("gaussian", "heteroscedastic", "multivariate", "correlated", *more)
     p.add_argument("--noise", choices=kinds, default="gaussian", help="kind of noise in the images (%(default)s)")
 
 

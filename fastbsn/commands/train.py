@@ -1,8 +1,9 @@
-"""Training: `fit`, and its three steps `train`, `label` and `distill`."""
+"""Training: `fit`, its three steps `train`, `label` and `distill`, and `noise`, which measures that of photographs."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from fastbsn.commands.shared import add_backend, add_budget, add_noise, add_opti
 from fastbsn.errors import InputError
 
 if TYPE_CHECKING:
+    from fastbsn.nets import UNet
     from fastbsn.training import LoopConfig
 
 
@@ -34,7 +36,8 @@ def _loop(args: argparse.Namespace) -> LoopConfig:
 def fit_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("noisy", type=Path, help="folder of noisy images")
     p.add_argument("-o", "--output", type=Path, required=True, help="student.safetensors")
-    add_noise(p)
+    add_noise(p, "camera")
+    p.add_argument("--init", help="--noise camera: start from this student, bundled name or file (color-photo)")
     add_budget(p)
 
 
@@ -53,9 +56,22 @@ def fit(args: argparse.Namespace) -> int:
         device=device_of(args),
         workdir=workdir,
         output=args.output,
+        init=_student(args.init) if args.init else None,
     )
     report(args, {"student": str(args.output), "run": str(workdir)}, f"{args.output}: student; log and previews in {workdir}")
     return 0
+
+
+def _student(name: str) -> UNet:
+    from fastbsn.io.weights import load_networks
+    from fastbsn.models import find_model
+    from fastbsn.nets import UNet
+
+    found = load_networks(find_model(name))[0]
+    student = found.get("student")
+    if not isinstance(student, UNet):
+        raise InputError(f"--init {name}: the file holds {', '.join(found)}; expected a student")
+    return student
 
 
 def _add_teacher(p: argparse.ArgumentParser) -> None:
@@ -107,7 +123,8 @@ def train(args: argparse.Namespace) -> int:
 def label_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("noisy", type=Path)
     p.add_argument("-o", "--output", type=Path, required=True, help="label folder")
-    p.add_argument("--teacher", type=Path, required=True)
+    p.add_argument("--teacher", required=True, help="teacher.safetensors, or a student by file or bundled name")
+    p.add_argument("--strength", type=float, default=1.0, help="2: photographs labelled by a model of white noise (%(default)s)")
     add_backend(p)
     p.add_argument("--std", action="store_true", help="also store the standard deviation of each pixel's error")
     p.add_argument("--shard", default="0/1", metavar="I/N", help="label every N-th image starting at I, to share the work")
@@ -120,7 +137,9 @@ def label(args: argparse.Namespace) -> int:
     if not (i.isdecimal() and n.isdecimal() and int(i) < int(n)):
         raise InputError(f"--shard {args.shard}: expected I/N with 0 <= I < N, for instance 0/2")
     shard = (int(i), int(n))
-    written, failures = generate(args.noisy, args.output, args.teacher, args.device, args.backend, args.dtype, args.std, shard)
+    written, failures = generate(
+        args.noisy, args.output, args.teacher, args.device, args.backend, args.dtype, args.std, shard, strength=args.strength
+    )
     report(args, {"written": written, "failed": failures}, f"{args.output}: {written} labels written, {len(failures)} failed")
     for line in failures:
         print(line, file=sys.stderr)
@@ -134,7 +153,7 @@ def _add_student(p: argparse.ArgumentParser) -> None:
     p.add_argument("--clean", type=Path, help="optional folder of clean images")
     p.add_argument("--clean-fraction", type=float, default=0.25, help="of the pairs, if --clean is given (%(default)s)")
     p.add_argument("--channels", dest="student_channels", type=int, default=48)
-    p.add_argument("--init", type=Path, help="start from this student")
+    p.add_argument("--init", help="start from this student, bundled name or file")
     p.add_argument("--backend", choices=("auto", "reference", "triton"), default="auto", help="of the network; auto: PyTorch")
 
 
@@ -155,8 +174,9 @@ def _student_config(args: argparse.Namespace, renoised: float, sigma: str | None
 
 
 def distill_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("labels", type=Path)
+    p.add_argument("labels", nargs="+", type=Path, help="label folders; each gives the same share of the crops")
     p.add_argument("-o", "--output", type=Path, required=True, help="student.safetensors")
+    p.add_argument("--camera", nargs="*", type=Path, help="a student of photographs: banks of `fastbsn noise`; none: synthetic noise only")
     p.add_argument("--noisy", type=Path, help="folder of the noisy images, if it moved since labelling")
     p.add_argument("--gray", action="store_true", help="a gray student from labels of colour images; give --sigma")
     _add_student(p)
@@ -165,26 +185,51 @@ def distill_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def distill(args: argparse.Namespace) -> int:
-    from fastbsn.io.weights import load_networks
-    from fastbsn.nets import UNet
+    from dataclasses import replace
+
+    from fastbsn.camera import Mixture, load_bank
     from fastbsn.training import ImageSet
     from fastbsn.training import distill as run_distill
     from fastbsn.training.labels import LabelSet
 
+    if args.noisy and len(args.labels) > 1:
+        raise InputError(
+            f"--noisy {args.noisy} with {len(args.labels)} label folders; expected one folder: label again where the images are"
+        )
     _start_over(args)
-    labels = LabelSet.open(args.labels, args.noisy)
+    labels = LabelSet.join([LabelSet.open(folder, args.noisy) for folder in args.labels])
     if args.gray:
         labels = labels.gray()
     renoised = args.renoised if labels.can_sample_noise or args.sigma else 0.0
-    config = _student_config(args, renoised, args.sigma)
+    config, bank = _student_config(args, renoised, args.sigma), {}
+    if args.camera is not None:
+        config = replace(config, camera=Mixture())
+        bank = {name: noise for path in args.camera for name, noise in load_bank(path).items()}
     clean = ImageSet.from_folder(args.clean) if args.clean else None
-    init = None
-    if args.init:
-        found = load_networks(args.init)[0]
-        student = found.get("student")
-        if not isinstance(student, UNet):
-            raise InputError(f"--init {args.init}: the file holds {', '.join(found)}; expected a student")
-        init = student
-    run_distill(labels, args.output, _loop(args), config, clean, init, device_of(args), backend=args.backend)
+    init = _student(args.init) if args.init else None
+    run_distill(labels, args.output, _loop(args), config, clean, init, device_of(args), backend=args.backend, bank=bank)
     report(args, {"student": str(args.output)}, f"{args.output}: student; log and previews in {args.output}.run")
+    return 0
+
+
+def noise_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("labels", type=Path, help="label folder of noisy photographs (fastbsn label --teacher color-awgn --strength 2)")
+    p.add_argument("-o", "--output", type=Path, required=True, help="bank.safetensors")
+    p.add_argument("--plot", type=Path, help="also draw spectrum, autocorrelation and level to this PNG file")
+
+
+def noise(args: argparse.Namespace) -> int:
+    from fastbsn.camera import save_bank
+    from fastbsn.training.labels import LabelSet
+    from fastbsn.training.photographs import describe, draw_noise, measure_noise
+
+    labels = LabelSet.open(args.labels)
+    bank = measure_noise(labels)
+    if not bank:
+        raise InputError(f"{args.labels}: none of {len(labels.images.images)} photographs has measurable noise; expected noisy photographs")
+    save_bank(args.output, bank)
+    if args.plot:
+        draw_noise(bank, args.plot)
+    found = describe(bank)
+    report(args, found | {"bank": str(args.output)}, f"{args.output}: {json.dumps(found)}")
     return 0

@@ -14,10 +14,12 @@ import numpy as np
 from fastbsn.backends import resolve_device
 from fastbsn.errors import Interrupted
 from fastbsn.inference.predictor import Predictor
+from fastbsn.nets import UNet
 from fastbsn.signals import stop_on_signals
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet
 from fastbsn.training.loop import Callback, LoopConfig, Progress, Trained
+from fastbsn.training.photographs import OWN_CAMERA, RATE, base_student, describe, draw_noise, label_photographs
 from fastbsn.training.student import StudentConfig, distill
 from fastbsn.training.teacher import TeacherConfig, train_teacher
 
@@ -40,13 +42,14 @@ def fit(
     callback: Callback | None = None,
     teacher: TeacherConfig | None = None,
     student: StudentConfig | None = None,
+    init: UNet | None = None,
 ) -> Trained:
-    """Train teacher, make labels, train student.
+    """Train teacher, make labels, train student; or, for photographs, make labels with a bundled model, measure the noise, train.
 
     Args:
         images: noisy images [H, W] or [H, W, C]: uint8, uint16, or floats in [0, 1] units.
         minutes, steps: budget for everything, or for both trainings together; exactly one.
-        noise: "gaussian", "heteroscedastic", "multivariate" or "correlated".
+        noise: "gaussian", "heteroscedastic", "multivariate" or "correlated"; or "camera": see `fastbsn.training.photographs`, no teacher.
         seed: seed of every draw.
         device: "auto", "cpu" or "cuda".
         workdir: keeps teacher, checkpoints, logs and previews, and lets an interrupted call go on; default: a temporary folder.
@@ -55,6 +58,7 @@ def fit(
         progress: show progress bars.
         callback: called after every step and label; what it raises ends the call, and a checkpoint is written first.
         teacher, student: further settings.
+        init: "camera" only: start from this student; default `color-photo`.
 
     Returns:
         The student's file, "student" and, where there is one, "noise_model", and the file's header.
@@ -66,16 +70,16 @@ def fit(
     noisy = images if isinstance(images, ImageSet) else ImageSet.from_arrays(images)
     device = str(resolve_device(device)[0])
 
-    def budget(share: float) -> LoopConfig:
+    def budget(share: float, lr: float = LoopConfig.lr) -> LoopConfig:
         if steps is None:
-            return LoopConfig(minutes=(minutes or 0) * share, seed=seed)
-        return LoopConfig(steps=max(1, round(steps * share)), seed=seed)
+            return LoopConfig(minutes=(minutes or 0) * share, lr=lr, seed=seed)
+        return LoopConfig(steps=max(1, round(steps * share)), lr=lr, seed=seed)
 
     def labelled(count: int) -> None:
         if callback:
             callback(Progress("labels", count / len(noisy.images), count))
         if stop.signal is not None:
-            raise Interrupted(f"stopped after label {count}; the teacher is kept: run the same command again to go on", stop.signal)
+            raise Interrupted(f"stopped after label {count}: run the same command again to go on", stop.signal)
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(workdir or temporary)
@@ -84,6 +88,25 @@ def fit(
             file.unlink(missing_ok=True)
             shutil.rmtree(file.with_name(file.name + ".run"), ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
+        if noise == "camera":
+            start = time.monotonic()
+            with stop_on_signals() as stop:
+                labels, bank = label_photographs(noisy, device, progress, labelled)
+            logger.info("noise found: %s", describe(bank))
+            draw_noise(bank, folder / "noise.png")
+            return distill(
+                labels,
+                student_file,
+                budget(1.0, RATE),
+                student or StudentConfig(camera=OWN_CAMERA),
+                init=init or base_student(),
+                device=device,
+                progress=progress,
+                header={"camera": describe(bank)},
+                bank=bank,
+                callback=callback,
+                spent=time.monotonic() - start,
+            )
         config = teacher or TeacherConfig(noise)
         first = train_teacher(noisy, teacher_file, budget(TEACHER_SHARE), config, device, progress, callback=callback)
         start = time.monotonic()

@@ -19,6 +19,7 @@ from fastbsn.denoiser import Denoiser
 from fastbsn.errors import FileFormatError, InputError, WeightsError
 from fastbsn.io.weights import load_tensors, save_networks
 from fastbsn.nets import DBSN, NoiseModel, UNet, noise_level
+from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet, generate, load_teacher
 from tests.reliability.numbers import cases
 
@@ -169,7 +170,7 @@ def test_joined_sets_have_equal_shares(rng):
 
 
 def test_gray_labels_of_colour_images(rng, tmp_path):
-    from fastbsn.training import ImageSet, LoopConfig, StudentConfig, distill
+    from fastbsn.training import LoopConfig, StudentConfig, distill
 
     images = [rng.random((24, 32, 3)).astype(np.float32) for _ in range(2)]
     colour = LabelSet.compute(load_teacher(teacher_file(tmp_path / "t.safetensors", 3)), ImageSet.from_arrays(images))
