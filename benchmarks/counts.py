@@ -33,24 +33,25 @@ COUNTED = re.compile(r"\b(HGMMA|HMMA|LDSM|LDS|STS|LDG|STG|LDGSTS|UBLKCP|BAR|WARP
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(.+?)\s*(?:&|\?|;)")
 
 
-def inner_loops(code: list[tuple[int, str]]) -> list[list[str]]:
-    """Instructions between a backward branch and its target, of the loops that contain no other."""
-    ranges = []
+def product_loops(code: list[tuple[int, str]]) -> list[list[str]]:
+    """Instructions between a backward branch and its target, of the innermost loops with matrix products."""
+    loops: list[tuple[int, int]] = []
     for address, text in code:
         jump = re.search(r"\bBRA\b.*\b0x([0-9a-f]+)", text)
         if jump and int(jump[1], 16) < address:
-            ranges.append((int(jump[1], 16), address))
-    inner = [r for r in ranges if not any(o != r and r[0] <= o[0] and o[1] <= r[1] for o in ranges)]
+            first = int(jump[1], 16)
+            if any(first <= a <= address and PRODUCT.search(t) for a, t in code):
+                loops.append((first, address))
+    inner = [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
     return [[text for address, text in code if first <= address <= last] for first, last in inner]
 
 
 def count(code: list[tuple[int, str]]) -> dict[str, Any]:
     mix = Counter(m[1] for _, text in code if (m := COUNTED.search(text)))
     loops = []
-    for body in inner_loops(code):
+    for body in product_loops(code):
         products = sum(bool(PRODUCT.search(text)) for text in body)
-        if products:
-            loops.append({"products": products, "instructions_per_product": round(len(body) / products, 2)})
+        loops.append({"products": products, "instructions_per_product": round(len(body) / products, 2)})
     return {"instructions": len(code), "mix": dict(sorted(mix.items())), "loops": loops}
 
 

@@ -15,11 +15,22 @@ template <Block B>
 struct Hopper : Worker<B, 4> {
     static constexpr int CHUNKS = 4;
     using Base = Worker<B, CHUNKS>;
-    using Base::AT, Base::LAST, Base::M, Base::at, Base::p, Base::shared, Base::source, Base::step, Base::steps_per_chunk, Base::t;
+    using Base::AT, Base::LAST, Base::M, Base::at, Base::p, Base::shared, Base::source, Base::step, Base::t;
 
     static constexpr int THREADS = 384, ROW_THREADS = 96, CONSUMER_WARPS = 8, MT = M / 128;
     static constexpr int BARRIERS = 16 * AT.end, SHARED_BYTES = BARRIERS + 128;
     static_assert(B.width == 128 && (!B.pool || MT == 4));
+
+    static constexpr int steps_per_tap(int segment) {
+        return (segment == 0 ? B.up : segment > 1 ? B.n[segment - 2] : B.image ? B.image : B.skip) / 16;
+    }
+    // Whole taps, or a part that divides one, so that within a tap the addresses of k-steps differ by a constant.
+    static constexpr int steps_per_chunk(int segment) {
+        const int tap = steps_per_tap(segment);
+        int steps = Base::steps_per_chunk(segment);
+        while (tap > 0 && steps % tap && tap % steps) --steps;
+        return steps;
+    }
 
     const int group;
     int chunk = 0, round = 0;  // chunks of weights and steps of rows so far
@@ -69,19 +80,24 @@ struct Hopper : Worker<B, 4> {
         barrier_arrive(rows_full());
     }
 
+    // The descriptor of what stands so many octets further on; only its low word depends on the address, and cannot overflow.
+    static constexpr uint64_t later(uint64_t descriptor, int octets) { return descriptor >> 32 << 32 | (uint32_t(descriptor) + uint32_t(octets)); }
+    // Octets from one octet of channels of a pixel to the next.
+    static constexpr int plane(int segment) { return source(segment) == COLUMNS ? M : source(segment) == COARSE ? pitch(B) : 2 * pitch(B); }
+
     template <int SEGMENT>
     FASTBSN_PTX uint64_t rows_of(const Operand& o, int m) const {
         constexpr int stage = stage_of(SEGMENT);
         if constexpr (source(SEGMENT) == COLUMNS) {
-            return descriptor(at(AT.columns + columns_at(B, o.octet, m)), 16 * M, 128);
+            return descriptor(at(AT.columns + columns_at(B, o.octet, m)), 16 * plane(SEGMENT), 128);
         } else if constexpr (source(SEGMENT) == COARSE) {
             const int r = m % (M / 4) / (B.width / 2);
-            return descriptor(at(AT.coarse + coarse_at(B, coarse_slot(B, step, r + o.dy), o.octet, o.dx)), 16 * pitch(B), 128);
+            return descriptor(at(AT.coarse + coarse_at(B, coarse_slot(B, step, r + o.dy), o.octet, o.dx)), 16 * plane(SEGMENT), 128);
         } else {
             constexpr int base = stage == 0 ? AT.skip : AT.middle(stage - 1), channels = stage == 0 ? B.skip : B.n[stage - 1];
             const Pixel first = pixel(B, stage, m);
             const int octet = fine_at(B, channels, slot(B, step, first.v + o.dy), o.octet, first.u + o.dx);
-            return descriptor(at(base + octet), 16 * 2 * pitch(B), 128);
+            return descriptor(at(base + octet), 16 * plane(SEGMENT), 128);
         }
     }
 
@@ -91,15 +107,21 @@ struct Hopper : Worker<B, 4> {
         barrier_wait(full(chunk), chunk / CHUNKS % 2);
         pin(sum);
         wgmma_fence();
+        constexpr int PART = std::min(COUNT, steps_per_tap(SEGMENT)), PLANES = 2 * plane(SEGMENT);
 #pragma unroll
-        for (int k = 0; k < COUNT; ++k) {
-            const Operand o = operand(B, SEGMENT, k0 + k);
+        for (int part = 0; part < COUNT; part += PART) {
+            const Operand o = operand(B, SEGMENT, k0 + part);
+            uint64_t rows[MT], weights[MT];
 #pragma unroll
             for (int j = 0; j < MT; ++j) {
                 const int m = first_m(stage, j), phase = SEGMENT == 0 ? m / (M / 4) : 0;
-                const int octet = AT.weights + chunk % CHUNKS * chunk_octets(B) + k * step_octets(B, SEGMENT) + phase * 2 * N;
-                wgmma(sum[j], rows_of<SEGMENT>(o, m), descriptor(at(octet), 16 * N, 128));
+                rows[j] = rows_of<SEGMENT>(o, m);
+                weights[j] = descriptor(at(AT.weights + chunk % CHUNKS * chunk_octets(B) + part * step_octets(B, SEGMENT) + phase * 2 * N), 16 * N, 128);
             }
+#pragma unroll
+            for (int k = 0; k < PART; ++k)
+#pragma unroll
+                for (int j = 0; j < MT; ++j) wgmma(sum[j], later(rows[j], k * PLANES), later(weights[j], k * step_octets(B, SEGMENT)));
         }
         wgmma_commit();
         wgmma_wait<1>();
