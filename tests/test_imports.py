@@ -21,6 +21,7 @@ LAYERS = [
     ("io", "models"),
     ("backends", "camera", "inference"),
     ("evaluation", "training", "export"),
+    ("labelling",),
     ("denoiser",),
     ("info", "demo", "commands", "__main__"),
 ]

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fastbsn.commands import denoise, evaluate, model, train
+from fastbsn.commands import denoise, evaluate, label, model, train
 from fastbsn.version import __version__
 
 
@@ -25,7 +25,7 @@ COMMANDS = {
     ),
     "fit": Command("Both stages in one command: noisy images in, student out.", train.fit_arguments, train.fit),
     "train": Command("Stage 1: train a teacher on noisy images.", train.train_arguments, train.train),
-    "label": Command("Write one pseudo-label per noisy image; run again after any interruption.", train.label_arguments, train.label),
+    "label": Command("Write one pseudo-label per noisy image; run again after any interruption.", label.arguments, label.run),
     "noise": Command("Measure the noise of labelled photographs, for distill --camera.", train.noise_arguments, train.noise, device=False),
     "distill": Command("Stage 2: train a student on stored pseudo-labels.", train.distill_arguments, train.distill),
     "evaluate": Command("PSNR and SSIM on clean images with synthetic noise, or on pairs.", evaluate.evaluate_arguments, evaluate.evaluate),

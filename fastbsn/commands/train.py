@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastbsn.commands.shared import add_backend, add_budget, add_noise, add_optimizer, device_of, report
+from fastbsn.commands.shared import add_budget, add_noise, add_optimizer, device_of, report
 from fastbsn.errors import InputError
 
 if TYPE_CHECKING:
@@ -120,32 +119,6 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
-def label_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("noisy", type=Path)
-    p.add_argument("-o", "--output", type=Path, required=True, help="label folder")
-    p.add_argument("--teacher", required=True, help="teacher.safetensors, or a student by file or bundled name")
-    p.add_argument("--strength", type=float, default=1.0, help="2: photographs labelled by a model of white noise (%(default)s)")
-    add_backend(p)
-    p.add_argument("--std", action="store_true", help="also store the standard deviation of each pixel's error")
-    p.add_argument("--shard", default="0/1", metavar="I/N", help="label every N-th image starting at I, to share the work")
-
-
-def label(args: argparse.Namespace) -> int:
-    from fastbsn.training.labels import generate
-
-    i, _, n = args.shard.partition("/")
-    if not (i.isdecimal() and n.isdecimal() and int(i) < int(n)):
-        raise InputError(f"--shard {args.shard}: expected I/N with 0 <= I < N, for instance 0/2")
-    shard = (int(i), int(n))
-    written, failures = generate(
-        args.noisy, args.output, args.teacher, args.device, args.backend, args.dtype, args.std, shard, strength=args.strength
-    )
-    report(args, {"written": written, "failed": failures}, f"{args.output}: {written} labels written, {len(failures)} failed")
-    for line in failures:
-        print(line, file=sys.stderr)
-    return 1 if failures else 0
-
-
 def _add_student(p: argparse.ArgumentParser) -> None:
     p.add_argument("--renoised", type=float, default=1.0, help="fraction of re-noised pairs (%(default)s)")
     p.add_argument("--sigma", help="range of the fresh noise in 1/255 units, for instance 0-55; default: the levels that were found")
@@ -174,10 +147,10 @@ def _student_config(args: argparse.Namespace, renoised: float, sigma: str | None
 
 
 def distill_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("labels", nargs="+", type=Path, help="label folders; each gives the same share of the crops")
+    p.add_argument("labels", nargs="+", help="label folders or URLs; each gives the same share of the crops")
     p.add_argument("-o", "--output", type=Path, required=True, help="student.safetensors")
     p.add_argument("--camera", nargs="*", type=Path, help="a student of photographs: banks of `fastbsn noise`; none: synthetic noise only")
-    p.add_argument("--noisy", type=Path, help="folder of the noisy images, if it moved since labelling")
+    p.add_argument("--noisy", help="folder or URL of the noisy images, if it moved since labelling")
     p.add_argument("--gray", action="store_true", help="a gray student from labels of colour images; give --sigma")
     _add_student(p)
     add_budget(p)

@@ -92,6 +92,15 @@ class Predictor:
         s = s if level is None else s._replace(n=level)
         return Estimate(posterior_mean(y, mu, s), posterior_std(s), _deviation(s.n))
 
+    def estimate_at(self, y: Tensor, level: Tensor | None, strength: float, noise: Callable[[], Tensor]) -> Estimate:
+        """`estimate` at a strength above 0; `noise` gives N(0, 1) noise [N, C, H, W] for one above 1, see `inference.dither`."""
+        if strength > 1:
+            e = noise().view(y.shape).to(y) * dither.level(strength)
+            plus, minus = self.estimate(y + e, level), self.estimate(y - e, level)
+            return plus._replace(image=(plus.image + minus.image) / 2)
+        found = self.estimate(y, level)
+        return found if strength == 1 else found._replace(image=torch.lerp(y, found.image, strength))
+
     def level(self, frames: Frames, frame: int) -> Tensor:
         """Standard deviation of the noise in one frame, [batch, 1, 1, 1], measured on up to 16 windows spread over it."""
         boxes = Grid(frames.height, frames.width, (LEVEL_WINDOW, LEVEL_WINDOW), 0).boxes()
@@ -151,13 +160,8 @@ class Predictor:
         def work(frame: int, box: Box, window: Box) -> None:
             y = frames.read(frame, window).to(device)
             level = levels[frame].to(y) if levels else None
-            if strength > 1:
-                e = dither.white_noise(frame, window, y.shape[0] * y.shape[1], seed).view(y.shape).to(device) * dither.level(strength)
-                plus, minus = self.estimate(y + e, level), self.estimate(y - e, level)
-                image, error, noise = (plus.image + minus.image) / 2, plus.error, plus.noise
-            else:
-                image, error, noise = self.estimate(y, level)
-                image = image if strength == 1 else torch.lerp(y, image, strength)
+            channels = y.shape[0] * y.shape[1]
+            image, error, noise = self.estimate_at(y, level, strength, lambda: dither.white_noise(frame, window, channels, seed))
             rows, cols = slice(box[0] - window[0], box[1] - window[0]), slice(box[2] - window[2], box[3] - window[2])
             image = image[..., rows, cols]
             if not image.isfinite().all():

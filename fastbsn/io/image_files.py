@@ -63,18 +63,23 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> ND
         FileFormatError: truncated, damaged, too large, another format than the suffix says, or an unsupported kind of pixel.
     """
     path = Path(path)
-    kind = _format(path)
-    data = read_bytes(path, MAX_FILE)
-    found = next((name for magic, name in _MAGIC.items() if data.startswith(magic)), "unknown")
+    _format(path)
+    return decode_image(read_bytes(path, MAX_FILE), str(path), max_pixels)
+
+
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDArray:
+    """`read_image` of a file that is in memory; its name has one of SUFFIXES and stands in the messages."""
+    kind = _format(Path(name))
+    found = next((format for magic, format in _MAGIC.items() if data.startswith(magic)), "unknown")
     if found != kind:
-        raise FileFormatError(f"{path}: the content is {found} and the name says {kind}; rename or convert the file")
+        raise FileFormatError(f"{name}: the content is {found} and the name says {kind}; rename or convert the file")
     read = {"PNG": _read_png, "JPEG": _read_jpeg, "TIFF": _read_tiff, "NPY": _read_npy}[kind]
     try:
         return read(data, max_pixels)
     except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from error
+        raise FileFormatError(f"{name}: {error}") from error
     except Exception as error:  # the decoders document no exceptions, and a damaged file provokes any
-        raise FileFormatError(f"{path}: damaged {kind} file ({type(error).__name__}: {error}); copy or export it again") from error
+        raise FileFormatError(f"{name}: damaged {kind} file ({type(error).__name__}: {error}); copy or export it again") from error
 
 
 def write_image(path: str | os.PathLike[str], array: NDArray, quality: int = 95) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
@@ -37,15 +39,32 @@ def read_stack(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tu
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; check the name")
+    with open(path, "rb") as file:
+        return decode_stack(file, str(path), max_pixels)
+
+
+def decode_stack(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> tuple[NDArray, str]:
+    """`read_stack` of an open file; the name stands in the messages."""
     try:
-        with open(path, "rb") as file:
-            check_tiff(file)
-        with tifffile.TiffFile(path, _multifile=False) as tiff:
-            return _read(tiff, path.stat().st_size, max_pixels)
+        size = file.seek(0, 2)
+        check_tiff(file)
+        file.seek(0)
+        with tifffile.TiffFile(file, name="stack", _multifile=False) as tiff:
+            return _read(tiff, size, max_pixels)
     except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from error
+        raise FileFormatError(f"{name}: {error}") from error
     except Exception as error:  # tifffile documents no exceptions, and a damaged file provokes any
-        raise FileFormatError(f"{path}: damaged TIFF file ({type(error).__name__}: {error}); copy or export it again") from error
+        raise FileFormatError(f"{name}: damaged TIFF file ({type(error).__name__}: {error}); copy or export it again") from error
+
+
+def count_pages(data: bytes) -> int:
+    """Pages of a TIFF file that is in memory; 1 where it is damaged, for its reader to say so."""
+    try:
+        check_tiff(io.BytesIO(data))
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            return len(tiff.pages)
+    except Exception:  # tifffile documents no exceptions
+        return 1
 
 
 def _read(tiff: tifffile.TiffFile, file_size: int, max_pixels: int) -> tuple[NDArray, str]:

@@ -17,7 +17,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fastbsn.errors import InputError, WeightsError
+from fastbsn.errors import FileFormatError, InputError, WeightsError
 from fastbsn.io.atomic import read_bytes, write_bytes
 from fastbsn.nets.network import Network
 from fastbsn.nets.registry import NETWORKS, build
@@ -83,6 +83,23 @@ def _read_header(data: bytes) -> dict[str, Any]:
     return header
 
 
+def tensor_bytes(tensors: dict[str, Tensor], header: dict[str, Any], name: PathLike = "tensors") -> bytes:
+    """The file that `save_tensors` writes; `name` stands in the message.
+
+    Raises:
+        WeightsError: the header is not standard JSON (NaN, keys that are not strings).
+    """
+    try:
+        text = json.dumps(header, allow_nan=False)
+        if _strict_json(text) != header:
+            raise ValueError("it changes when written as JSON (tuples or keys that are not strings?)")
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{name}: the header cannot be stored: {error}; use strings, finite numbers, lists and dicts") from error
+    # Clones, because safetensors refuses tensors that share memory or are not contiguous.
+    stored = {key: t.detach().cpu().clone(memory_format=torch.contiguous_format) for key, t in tensors.items()}
+    return bytes(serialize(stored, metadata={KEY: text}))
+
+
 def save_tensors(path: PathLike, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Write tensors of any shape and dtype, and a JSON object that describes them, to a safetensors file.
 
@@ -92,15 +109,33 @@ def save_tensors(path: PathLike, tensors: dict[str, Tensor], header: dict[str, A
         WeightsError: the header is not standard JSON (NaN, keys that are not strings).
         StorageError: the write did not complete.
     """
+    write_bytes(path, tensor_bytes(tensors, header, path))
+
+
+def header_length(start: bytes) -> int:
+    """Length in bytes of the part of a safetensors file that `parse_header` needs, from its first 8 bytes."""
+    return 8 + min(int.from_bytes(start[:8], "little"), MAX_HEADER)
+
+
+def parse_header(data: bytes, name: PathLike) -> dict[str, Any]:
+    """The JSON object of `save_tensors`, from the beginning of the file.
+
+    Raises:
+        WeightsError: damaged, or not written by fastbsn.
+    """
     try:
-        text = json.dumps(header, allow_nan=False)
-        if _strict_json(text) != header:
-            raise ValueError("it changes when written as JSON (tuples or keys that are not strings?)")
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: the header cannot be stored: {error}; use strings, finite numbers, lists and dicts") from error
-    # Clones, because safetensors refuses tensors that share memory or are not contiguous.
-    stored = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
-    write_bytes(path, serialize(stored, metadata={KEY: text}))
+        return _read_header(data)
+    except Exception as error:
+        raise WeightsError(f"{name}: not a usable tensor file: {error}; make it again") from error
+
+
+def parse_tensors(data: bytes, name: PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """`load_tensors` of a file that is in memory; `name` stands in the message."""
+    try:
+        header = _read_header(data)
+        return {key: tensor.clone() for key, tensor in deserialize(data).items()}, header
+    except Exception as error:  # safetensors documents no exceptions, and a damaged file provokes several kinds
+        raise WeightsError(f"{name}: not a usable weights file: {error}; download or train it again") from error
 
 
 def load_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -112,12 +147,11 @@ def load_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         data = read_bytes(path, MAX_FILE)
-        header = _read_header(data)
-        return {name: tensor.clone() for name, tensor in deserialize(data).items()}, header
     except InputError:
         raise
-    except Exception as error:  # safetensors documents no exceptions, and a damaged file provokes several kinds
+    except (FileFormatError, OSError) as error:
         raise WeightsError(f"{path}: not a usable weights file: {error}; download or train it again") from error
+    return parse_tensors(data, path)
 
 
 def save_networks(path: PathLike, networks: dict[str, nn.Module], header: dict[str, Any], dtype: torch.dtype | None = None) -> None:

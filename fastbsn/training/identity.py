@@ -55,3 +55,12 @@ def check_identity(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, An
         raise TrainingError(
             f"{path}: of another run ({changes}); go on with the old images and settings, choose another place, or overwrite to start anew"
         )
+
+
+def file_digest(path: Path) -> str:
+    """`digest` of the bytes of a file, read piece by piece."""
+    with open(path, "rb") as file:
+        found = hashlib.sha256()
+        while piece := file.read(2**20):
+            found.update(piece)
+    return hashlib.sha256(found.digest()).hexdigest()[:32]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from fastbsn.errors import InputError, TrainingError
-from fastbsn.io.image_files import list_images, read_image
+from fastbsn.io.image_files import decode_image, list_images, read_image
+from fastbsn.io.stacks import count_pages, decode_stack
 from fastbsn.pixels import RANGES, dtype_name, mirrored
 from fastbsn.training.identity import tensor_digest
 
@@ -28,6 +30,22 @@ def to_tensor(image: np.ndarray) -> Tensor:
     if tensor.is_floating_point() and not tensor.isfinite().all():
         raise InputError(f"training image has {int((~tensor.isfinite()).sum())} non-finite pixels; repair or remove the image")
     return tensor
+
+
+def decode(data: bytes, name: str) -> list[Tensor]:
+    """Frames [C, H, W] of an image file that is in memory: one, or those of a TIFF stack.
+
+    Raises:
+        FileFormatError, InputError: see `io.image_files.read_image` and `io.stacks.read_stack`.
+    """
+    if not name.lower().endswith((".tif", ".tiff")) or count_pages(data) == 1:
+        return [to_tensor(decode_image(data, name))]
+    stack, axes = decode_stack(io.BytesIO(data), name)
+    order = [axes.index(a) for a in "TZCYX" if a in axes]
+    stack = stack.transpose(order)
+    if "C" not in axes:
+        stack = stack[..., None, :, :]
+    return [to_tensor(frame.transpose(1, 2, 0)) for frame in stack.reshape(-1, *stack.shape[-3:])]
 
 
 @dataclass

@@ -1,36 +1,29 @@
-"""Pseudo-labels: the teacher's outputs, made once, stored and reused.
-
-A label folder holds one `<digest>.safetensors` per image (tensor "label", dtype of the image; "std" on request), named by the image
-file's content and the teacher's, `noise_model.safetensors`, and `manifest.json`, written last. Every file is written atomically
-and depends on nothing but the inputs, so a run that is killed and repeated ends with the files of an uninterrupted one.
-"""
+"""Pseudo-labels in memory: the teacher's outputs, with what a student needs to make pairs of them."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fastbsn.errors import FastBSNError, FileFormatError, InputError
+from fastbsn.errors import InputError
 from fastbsn.inference.frames import Frames
 from fastbsn.inference.predictor import Predictor
-from fastbsn.io.atomic import write_json
-from fastbsn.io.image_files import list_images, read_image
-from fastbsn.io.weights import load_networks, load_tensors, save_networks, save_tensors
+from fastbsn.io.weights import load_networks
 from fastbsn.models import find_model
 from fastbsn.nets import NoiseModel
 from fastbsn.pixels import luma, to_unit, white
 from fastbsn.training.identity import digest, tensor_digest
-from fastbsn.training.imageset import ImageSet, to_tensor
-
-MANIFEST, NOISE_MODEL = "manifest.json", "noise_model.safetensors"
+from fastbsn.training.imageset import ImageSet
+from fastbsn.training.label_files import LabelFiles
 
 
 @dataclass
@@ -48,7 +41,7 @@ class LabelSet:
     noise: str
     noise_model: NoiseModel | None = None
     noisy: ImageSet | None = None
-    noisy_paths: list[Path] = field(default_factory=list)
+    readers: Sequence[Callable[[], Tensor]] = ()  # of the noisy images, where they are not in memory
     digest: str = ""  # of what the labels are made from; of the labels themselves where nothing else is known
     parts: list[int] = field(default_factory=list)  # numbers of images of the sets that were joined
 
@@ -83,29 +76,15 @@ class LabelSet:
 
     @classmethod
     def open(cls, folder: str | Path, noisy: str | Path | None = None) -> LabelSet:
-        """Read a finished label folder. `noisy` replaces the folder of noisy images named in the manifest.
+        """Read a finished label folder, local or at a URL. `noisy` replaces the place of the noisy images named in the manifest.
 
         Raises:
             FileFormatError: no manifest (labelling did not finish) or a label is missing or damaged.
         """
-        folder = Path(folder)
-        path = folder / MANIFEST
-        if not path.exists():
-            raise FileFormatError(f"{folder}: no {MANIFEST}; expected a finished label folder: run `fastbsn label` again to complete it")
-        text = path.read_text()
-        try:
-            manifest = json.loads(text)
-            entries, source = manifest["labels"], Path(noisy or manifest["source"])
-            names = [str(e["image"]) for e in entries]
-            files = [folder / str(e["label"]) for e in entries]
-            sigmas, stds = [float(e["sigma"]) for e in entries], [float(e["error"]) for e in entries]
-            kind = str(manifest["noise"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise FileFormatError(f"{path}: not a label manifest ({error}); run `fastbsn label` into an empty folder") from error
-        images = ImageSet([load_tensors(f)[0]["label"] for f in files], names)
-        model = load_networks(folder / NOISE_MODEL)[0]["noise_model"] if (folder / NOISE_MODEL).exists() else None
-        assert model is None or isinstance(model, NoiseModel)
-        return cls(images, sigmas, stds, kind, model, None, [source / n for n in names], hashlib.sha256(text.encode()).hexdigest()[:16])
+        files = LabelFiles(folder, noisy)
+        images = ImageSet([files.label(i) for i in range(len(files))], files.names)
+        readers = [partial(files.noisy, i) for i in range(len(files))]
+        return cls(images, files.sigmas, files.errors, files.noise, files.noise_model, None, readers, files.digest)
 
     @classmethod
     def join(cls, sets: Sequence[LabelSet]) -> LabelSet:
@@ -125,7 +104,7 @@ class LabelSet:
             sets[0].noise if len({s.noise for s in sets}) == 1 and not any(s.noise_model for s in sets) else "unknown",
             None,
             noisy,
-            [p for s in sets for p in s.noisy_paths],
+            [reader for s in sets for reader in s.readers],
             digest(*(s.digest.encode() for s in sets)),
             [len(s.images.images) for s in sets],
         )
@@ -159,10 +138,10 @@ class LabelSet:
         return torch.cat([part / part.sum() for part in weights.split(self.parts)]) if self.parts else weights
 
     def noisy_image(self, i: int) -> Tensor:
-        return self.noisy.images[i] if self.noisy else to_tensor(read_image(self.noisy_paths[i]))
+        return self.noisy.images[i] if self.noisy else self.readers[i]()
 
     def load_noisy(self) -> ImageSet:
-        return self.noisy or ImageSet([self.noisy_image(i) for i in range(len(self.noisy_paths))], self.images.names)
+        return self.noisy or ImageSet([self.noisy_image(i) for i in range(len(self.images.images))], self.images.names)
 
     def sample_noise(self, target: Tensor, index: list[int], generator: torch.Generator) -> Tensor:
         """Fresh noise [B, C, H, W] for clean targets; "gaussian" takes the noise levels of the images `index`."""
@@ -174,9 +153,8 @@ class LabelSet:
             return self.noise_model.to(target.device).sample(target, generator)
 
 
-@dataclass(frozen=True)
-class Label:
-    """One label [C, H, W] in the image's dtype, its pixelwise std or None, mean noise sigma and RMS stated error."""
+class Label(NamedTuple):
+    """One label [C, H, W] in the image's dtype, its pixelwise std or None, noise sigma of the image and RMS stated error."""
 
     label: Tensor
     std: Tensor | None
@@ -209,82 +187,20 @@ def label_image(teacher: Predictor, image: Tensor, strength: float = 1.0) -> Lab
     """
     if image.shape[0] != teacher.channels:
         raise InputError(f"image has {image.shape[0]} channels; the teacher was trained on {teacher.channels}")
-    scale = white(image)
-    frames = Frames(image, teacher.channels, "CYX", data_range=scale)
+    frames = Frames(image, teacher.channels, "CYX", data_range=white(image))
+    levels = label_levels(teacher, frames)
+    teacher.run(frames, sigma="posterior" if teacher.gives_error else False, levels=levels, strength=strength)
+    return as_label(teacher, frames, levels)
+
+
+def label_levels(teacher: Predictor, frames: Frames) -> list[Tensor]:
+    """Noise level of the one frame of an image, where its label needs or states one: for a student, that of white noise."""
+    return teacher.levels(frames) if teacher.is_teacher else [teacher.level(frames, 0)]
+
+
+def as_label(teacher: Predictor, frames: Frames, levels: list[Tensor]) -> Label:
+    """What a teacher or student wrote into the one frame of an image of this noise level (none, where it needs no level)."""
     if not teacher.gives_error:
-        teacher.run(frames, strength=strength)
-        white_level = 0.0 if teacher.is_teacher else float(teacher.level(frames, 0).mean())
-        return Label(frames.result(), None, white_level, 0.0)
-    levels = teacher.levels(frames)
-    teacher.run(frames, sigma="posterior", levels=levels, strength=strength)
-    std = torch.as_tensor(frames.sigma()) / scale
+        return Label(frames.result(), None, float(levels[0].mean()) if levels else 0.0, 0.0)
+    std = torch.as_tensor(frames.sigma()) / frames.scale
     return Label(frames.result(), std.half(), float(levels[0]) if levels else 0.0, float((std**2).mean().sqrt()))
-
-
-def generate(
-    noisy: str | Path,
-    output: str | Path,
-    teacher: str | Path,
-    device: str = "auto",
-    backend: str = "auto",
-    dtype: str = "auto",
-    std: bool = False,
-    shard: tuple[int, int] = (0, 1),
-    progress: bool = True,
-    strength: float = 1.0,
-) -> tuple[int, list[str]]:
-    """Write one label per image of the folder `noisy` into `output`; existing labels are kept.
-
-    Args:
-        noisy: folder of noisy images.
-        output: label folder, made if needed.
-        teacher: file written by `train_teacher`, or a student by file or bundled name.
-        device, backend, dtype: of the teacher, see `Denoiser`.
-        std: also store the standard deviation of each pixel's error (float16).
-        shard: (i, n): label only every n-th image starting at i; the run that finds all labels present writes the manifest.
-        progress: show a progress bar.
-        strength: see `label_image`.
-
-    Returns:
-        Number of labels written now, and one sentence per image that could not be labelled.
-
-    Raises:
-        InputError: no images; WeightsError: not a usable teacher file.
-    """
-    noisy, output = Path(noisy), Path(output)
-    paths = list_images(noisy)
-    if not paths:
-        raise InputError(f"{noisy}: no images found; expected PNG, JPEG, TIFF or .npy files")
-    engine = load_teacher(teacher, device, backend, dtype)
-    teacher_bytes = find_model(teacher).read_bytes()
-    options = (b"std" if std else b"") + (b"" if strength == 1 else f"strength {strength:g}".encode())
-    output.mkdir(parents=True, exist_ok=True)
-    model = _noise_model(engine)
-    if model is not None and not (output / NOISE_MODEL).exists():
-        save_networks(output / NOISE_MODEL, {"noise_model": model}, {"noise": engine.noise})
-    files = [output / (digest(p.read_bytes(), teacher_bytes, options) + ".safetensors") for p in paths]
-    written, failures = 0, []
-    mine: Iterable[tuple[Path, Path]] = list(zip(paths, files, strict=True))[shard[0] :: shard[1]]
-    for path, file in tqdm(mine, unit="image", disable=None if progress else True):
-        if file.exists():
-            continue
-        try:
-            made = label_image(engine, to_tensor(read_image(path)), strength)
-        except FastBSNError as error:
-            failures.append(f"{path.name}: {error}")
-            continue
-        tensors = {"label": made.label} | ({"std": made.std} if std and made.std is not None else {})
-        save_tensors(file, tensors, {"image": path.name, "sigma": made.sigma, "error": made.error})
-        written += 1
-    present = [(p, f) for p, f in zip(paths, files, strict=True) if f.exists()]
-    if len(present) + len(failures) == len(paths):
-        write_json(output / MANIFEST, _manifest(noisy, engine.noise, present))
-    return written, failures
-
-
-def _manifest(noisy: Path, noise: str, present: list[tuple[Path, Path]]) -> dict[str, object]:
-    rows = []
-    for path, file in present:
-        header = load_tensors(file)[1]
-        rows.append({"image": path.name, "label": file.name, "sigma": header["sigma"], "error": header["error"]})
-    return {"version": 1, "source": str(noisy.resolve()), "noise": noise, "labels": rows}
