@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -21,7 +17,6 @@ from fastbsn.nets import NoiseModel, UNet, noise_level
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet, load_teacher
 from tests.labelling.helpers import contents, rows, teacher_file
-from tests.reliability.numbers import cases
 
 
 @pytest.fixture
@@ -69,31 +64,6 @@ def test_every_kind_of_noise_makes_labels_and_opens(noise, tmp_path, rng):
     if labels.can_sample_noise:
         fresh = labels.sample_noise(torch.rand(2, 3, 8, 8), [1, 0], torch.Generator().manual_seed(0))
         assert fresh.shape == (2, 3, 8, 8) and fresh.std() > 0
-
-
-def test_killed_runs_end_with_the_files_of_an_uninterrupted_one(tmp_path, rng):
-    images, kills = cases("G12 images labelled"), cases("G12 kills of a labelling run")
-    folder, teacher = tmp_path / "noisy", teacher_file(tmp_path / "t.safetensors")
-    folder.mkdir()
-    for i in range(images):
-        cv2.imwrite(str(folder / f"{i:03}.png"), rng.integers(0, 255, (64, 64), dtype=np.uint8))
-    generate(folder, tmp_path / "whole", teacher, progress=False)
-    code = (
-        "import sys; from fastbsn.labelling import generate; print('ready', flush=True); "
-        f"generate({str(folder)!r}, {str(tmp_path / 'killed')!r}, {str(teacher)!r}, progress=False)"
-    )
-    finished = 0
-    for _ in range(kills):
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
-        process.stdout.readline()
-        time.sleep(rng.uniform(0, 0.15))
-        finished += process.poll() is not None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert all(load_tensors(p) for p in (tmp_path / "killed").glob("*.safetensors"))
-    assert finished < kills, "no run was cut short: the test proves nothing on this machine"
-    generate(folder, tmp_path / "killed", teacher, progress=False)
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
 def test_shards_share_the_work(noisy_folder, teacher, tmp_path):
