@@ -100,7 +100,7 @@ def _shared_bytes(source: Path, name: str, folder: Path) -> list[list[int]]:
 
 
 def plans(source: Path, name: str) -> dict[str, Any]:
-    """By image size: every block's tiles, computed pixels and useful ones, and the ratios of the whole network by its products."""
+    """By image size: computed over useful products, and those of the busiest multiprocessor over its fair share."""
     _, path, _, block, processors = TARGETS[name]
     result = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -109,12 +109,38 @@ def plans(source: Path, name: str) -> dict[str, Any]:
             useful = sum(r["useful"] * r["macs"] for r in rows)
             computed = sum(r["computed"] * r["macs"] for r in rows) / useful
             busiest = sum(r["longest"] * r["macs"] for r in rows) * processors / useful
-            result[size] = {"computed_over_useful": round(computed, 3), "busiest_over_fair_share": round(busiest, 3), "blocks": rows}
+            result[size] = {"computed_over_useful": round(computed, 3), "busiest_over_fair_share": round(busiest, 3)}
     return result
 
 
 def measure(source: Path) -> dict[str, Any]:
     return {name: {"arch": f"sm_{TARGETS[name][0]}", "kernels": kernels(source, name), "plans": plans(source, name)} for name in TARGETS}
+
+
+def _best(kernel: dict[str, Any]) -> str:
+    """Of the loop that runs leanest: the one over taps, without what a step of rows does around it."""
+    return str(min((loop["instructions_per_product"] for loop in kernel["loops"]), default="all unrolled"))
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown: `before -> now` of every kernel and image size."""
+    pairs = {name: (result["before"][name], result["now"][name]) for name in TARGETS}
+    lines = [
+        "| kernel (entry of instances.h) | registers | shared memory, bytes | blocks per SM | LDG | instructions per product |",
+        "| --- | --: | --: | --: | --: | --: |",
+    ]
+    for name, (before, now) in pairs.items():
+        for old, new in zip(before["kernels"], now["kernels"], strict=True):
+            cells = [(k["registers"], k["shared_bytes"], k["blocks_per_sm"], k["mix"].get("LDG", 0), _best(k)) for k in (old, new)]
+            both = " | ".join(str(a) if a == b else f"{a} -> {b}" for a, b in zip(*cells, strict=True))
+            lines.append(f"| {name} {new['index']}, {now['arch']} | {both} |")
+    lines += ["", "| image size | path | computed / useful products | busiest multiprocessor / fair share |", "| --- | --- | --: | --: |"]
+    for size in SIZES:
+        for name, (before, now) in pairs.items():
+            old, new = before["plans"][size], now["plans"][size]
+            both = " | ".join(f"{old[key]:.2f} -> {new[key]:.2f}" for key in ("computed_over_useful", "busiest_over_fair_share"))
+            lines.append(f"| {size} | {name} | {both} |")
+    return "\n".join(lines) + "\n"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -125,6 +151,7 @@ def main(argv: list[str] | None = None) -> None:
     result: dict[str, Any] = {"commit": commit(), "now": measure(ROOT / "csrc")}
     if arguments.before:
         result["before"] = measure(arguments.before)
+        print(table(result))
     write_json(arguments.output, result)
 
 
