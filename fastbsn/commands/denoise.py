@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from fastbsn.errors import FastBSNError, InputError
 if TYPE_CHECKING:
     from fastbsn.denoiser import Denoiser
 
+logger = logging.getLogger("fastbsn")
 STACKS = (".tif", ".tiff")
 
 
@@ -37,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         if source.resolve() == target.resolve():
             raise InputError(f"{target} is the input itself; give another output folder with -o")
     denoisers: dict[str, Denoiser] = {}
+    chosen: dict[str, int] = {}  # images by model
     if args.model != "auto":
         denoisers[args.model] = open_model(args, args.model)
     done, skipped, failed = 0, 0, []
@@ -45,14 +48,15 @@ def run(args: argparse.Namespace) -> int:
             skipped += 1
             continue
         try:
-            _denoise_file(denoisers, args, source, target)
+            _denoise_file(denoisers, chosen, args, source, target)
             done += 1
         except FastBSNError as error:
             failed.append(str(error) if str(source) in str(error) else f"{source}: {error}")
+    models = f" ({', '.join(f'{n} by {name}' for name, n in chosen.items())})" if args.model == "auto" and chosen else ""
     report(
         args,
-        {"done": done, "skipped": skipped, "failed": failed},
-        f"{args.output}: {done} denoised, {skipped} already there, {len(failed)} failed",
+        {"done": done, "skipped": skipped, "failed": failed, "models": chosen},
+        f"{args.output}: {done} denoised{models}, {skipped} already there, {len(failed)} failed",
     )
     for line in failed:
         print(line, file=sys.stderr)
@@ -75,9 +79,11 @@ def _inputs(paths: list[Path]) -> list[tuple[Path, Path]]:
     return found
 
 
-def _denoise_file(denoisers: dict[str, Denoiser], args: argparse.Namespace, source: Path, target: Path) -> None:
+def _denoise_file(denoisers: dict[str, Denoiser], chosen: dict[str, int], args: argparse.Namespace, source: Path, target: Path) -> None:
     import numpy as np
 
+    from fastbsn.inference.choose import choose_model
+    from fastbsn.inference.frames import Frames
     from fastbsn.io.image_files import read_image, write_image
     from fastbsn.io.stacks import read_stack, write_stack
 
@@ -91,8 +97,12 @@ def _denoise_file(denoisers: dict[str, Denoiser], args: argparse.Namespace, sour
         axes = axes or ("YX" if array.ndim == 2 else "YXC")
     if len(axes) != array.ndim:
         raise InputError(f"--axes {axes} names {len(axes)} axes; the image has shape {array.shape}")
-    colour = "C" in axes and array.shape[axes.index("C")] >= 3
-    name = ("color-awgn" if colour else "gray-awgn") if args.model == "auto" else args.model
+    name = args.model
+    if name == "auto":
+        colour = "C" in axes and array.shape[axes.index("C")] in (3, 4)
+        name, reason = choose_model(Frames(array, 3 if colour else 1, axes, data_range=args.data_range))
+        logger.info("%s: %s, %s", source, name, reason)
+    chosen[name] = chosen.get(name, 0) + 1
     if name not in denoisers:
         denoisers[name] = open_model(args, name)
     output = np.asarray(denoisers[name](array, axes=axes, data_range=args.data_range, strength=args.strength))

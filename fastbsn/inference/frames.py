@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbsn.errors import InputError
-from fastbsn.inference.tiling import Box
+from fastbsn.inference.tiling import Box, Grid
 from fastbsn.pixels import RANGES, dtype_name
 
 Array = np.ndarray | Tensor
@@ -29,6 +29,7 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 PIL_MODES = ("L", "LA", "RGB", "RGBA", "I", "I;16", "F")
 NONFINITE = ("repair", "raise", "keep")
 REACH = 32  # pixels that repair looks around a non-finite one
+SAMPLE, SAMPLES = 512, 16  # pixels on a side, and number, of the windows that speak for a frame
 _BAND = 2**20  # values looked at together when an array is scanned
 
 
@@ -278,6 +279,16 @@ class Frames:
         if self._bad:
             values = repair(values)[:, top - y : bottom - y, left - x : right - x]
         return torch.stack([values[group] for group in self._groups]).div_(self.scale)
+
+    @property
+    def depth(self) -> int:
+        """Channels, alpha not counted."""
+        return self._depth
+
+    def samples(self, frame: int) -> list[Tensor]:
+        """Up to 16 windows spread over a frame, as `read` gives them."""
+        boxes = Grid(self.height, self.width, (SAMPLE, SAMPLE), 0).boxes()
+        return [self.read(frame, box) for box in boxes[:: -(-len(boxes) // SAMPLES)]]
 
     def direct(self) -> Tensor | None:
         """The pixels as they are, [batch, channels, H, W], for a network that scales and rounds by itself; None if that is not enough:

@@ -19,7 +19,6 @@ from fastbsn.inference.refine import denoise_correlated
 from fastbsn.inference.tiling import Box, Grid
 from fastbsn.nets import Network, NoiseModel, noise_level, posterior_mean, posterior_std
 
-LEVEL_WINDOW, LEVEL_WINDOWS = 512, 16  # pixels on a side, and number, of the windows that the noise level is measured on
 Tile = str | int | tuple[int, int] | None
 
 
@@ -102,9 +101,8 @@ class Predictor:
         return found if strength == 1 else found._replace(image=torch.lerp(y, found.image, strength))
 
     def level(self, frames: Frames, frame: int) -> Tensor:
-        """Standard deviation of the noise in one frame, [batch, 1, 1, 1], measured on up to 16 windows spread over it."""
-        boxes = Grid(frames.height, frames.width, (LEVEL_WINDOW, LEVEL_WINDOW), 0).boxes()
-        pieces = [frames.read(frame, box) for box in boxes[:: -(-len(boxes) // LEVEL_WINDOWS)]]
+        """Standard deviation of the noise in one frame, [batch, 1, 1, 1], measured on windows spread over it."""
+        pieces = frames.samples(frame)
         return torch.tensor([noise_level([p[i] for p in pieces]) for i in range(frames.batch)])[:, None, None, None]
 
     def levels(self, frames: Frames) -> list[Tensor]:

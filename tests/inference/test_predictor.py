@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fastbsn.errors import WeightsError
-from fastbsn.inference.frames import Frames
-from fastbsn.inference.predictor import LEVEL_WINDOW, Predictor
+from fastbsn.inference.frames import SAMPLE, Frames
+from fastbsn.inference.predictor import Predictor
 from fastbsn.nets import NoiseModel, noise_level
 from tests.tiny import tiny_teacher, tiny_unet
 
@@ -61,7 +61,7 @@ def test_the_level_is_that_of_the_whole_frame_and_spread_over_a_large_one():
     p, rng = teacher(), np.random.default_rng(0)
     small = torch.from_numpy(rng.normal(0.5, 0.1, (3, 60, 50)).astype(np.float32))
     assert p.levels(Frames(small, 3, "CYX", data_range=1.0))[0].item() == pytest.approx(noise_level(small), rel=1e-6)
-    side = 2 * LEVEL_WINDOW
+    side = 2 * SAMPLE
     large = 0.5 + torch.from_numpy(rng.normal(0, 0.1, (3, side, side)).astype(np.float32))
     assert p.levels(Frames(large, 3, "CYX", data_range=1.0))[0].item() == pytest.approx(0.1, rel=0.02)
     assert teacher("heteroscedastic").levels(Frames(small, 3, "CYX", data_range=1.0)) == []
