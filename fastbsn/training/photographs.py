@@ -25,7 +25,7 @@ from fastbsn.inference.frames import Frames
 from fastbsn.inference.predictor import Predictor
 from fastbsn.io.atomic import atomic_file
 from fastbsn.io.weights import load_networks
-from fastbsn.models import find_model, list_models
+from fastbsn.models import find_model
 from fastbsn.nets import UNet
 from fastbsn.pixels import to_unit
 from fastbsn.training.identity import digest, tensor_digest
@@ -33,8 +33,8 @@ from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet, load_teacher
 
 LABELLER, STRENGTH = "color-awgn", 2.0
-BASES = ("color-photo", "color-awgn")  # what the student starts from: the first that is there
-QUIET = 0.7 / 255  # measured noise below this is none: four dithered estimates differ from any photograph by about as much
+BASE = "color-photo"  # what the student starts from, and what says whether a photograph is noisy at all
+QUIET = 1.0 / 255  # BASE removes less from flat areas of clean photographs (mostly), and more from noisy ones
 OWN_CAMERA = Mixture(
     measured=0.9, raw=0.0, blurred=0.0, white=0.05, clean=0.05, gain=(1.0, 2.4), free=0.1, own=0.8, frames=0.03, other_content=0.1
 )
@@ -47,7 +47,7 @@ logger = logging.getLogger("fastbsn")
 def label_photographs(
     noisy: ImageSet, device: str = "auto", progress: bool = False, done: Callable[[int], None] | None = None
 ) -> tuple[LabelSet, dict[str, CameraNoise]]:
-    """Labels of photographs, and the noise of each by name; a photograph that holds hardly any noise is its own label.
+    """Labels of photographs, and the noise of each noisy one by name; what holds hardly any noise is labelled by BASE and not measured.
 
     Args:
         noisy: colour photographs.
@@ -60,48 +60,58 @@ def label_photographs(
     """
     if noisy.channels != 3:
         raise InputError(f"camera noise is that of colour photographs; got images of {noisy.channels} channels: use noise='gaussian'")
-    labeller = load_teacher(LABELLER, device)
-    made = []
-    for image in tqdm(noisy.images, "labels", unit="image", disable=None if progress else True):
-        made.append(_label(labeller, to_unit(image)))
+    labeller, judge = load_teacher(LABELLER, device), load_teacher(BASE, device)
+    made, bank = [], {}
+    for name, image in zip(noisy.names, tqdm(noisy.images, "labels", unit="image", disable=None if progress else True), strict=True):
+        y = to_unit(image)
+        first = _run(judge, y)
+        if _level(y, first) < QUIET:
+            made.append(first.half())
+        else:
+            made.append(_dithered(labeller, y).half())
+            bank[name] = measure(_array(y), _array(made[-1]))
         if done:
             done(len(made))
-    none = [0.0] * len(made)
-    labels = LabelSet(ImageSet(made, noisy.names), none, none, "camera", noisy=noisy)
-    bank = measure_noise(labels)
     if not bank:
-        raise InputError(f"none of {len(made)} photographs has noise of more than {255 * QUIET:g} levels of 255: nothing to learn")
-    labels.images = ImageSet([x if n in bank else y for n, x, y in zip(noisy.names, made, noisy.images, strict=True)], noisy.names)
-    weights = [w for net in labeller.networks.values() for w in net.state_dict().values()]
-    labels.digest = digest(noisy.digest.encode(), tensor_digest(weights).encode(), b"photographs")
-    return labels, bank
+        raise InputError(
+            f"none of {len(made)} photographs has noise of more than {255 * QUIET:g} levels of 255: nothing to learn; use {BASE} as it is"
+        )
+    logger.info("noise in %d of %d photographs", len(bank), len(made))
+    none = [0.0] * len(made)
+    weights = [w for net in (*labeller.networks.values(), *judge.networks.values()) for w in net.state_dict().values()]
+    found = digest(noisy.digest.encode(), tensor_digest(weights).encode(), b"photographs")
+    return LabelSet(ImageSet(made, noisy.names), none, none, "camera", noisy=noisy, digest=found), bank
 
 
-def _label(labeller: Predictor, image: Tensor) -> Tensor:
-    """The mean of four dithered estimates of [C, H, W] in [0, 1] units, each turned by another quarter: 0.1 dB better than one on PolyU."""
-    total = torch.zeros_like(image)
-    for turn in range(4):
-        frames = Frames(torch.rot90(image, turn, (1, 2)), 3, "CYX", data_range=1.0)
-        labeller.run(frames, strength=STRENGTH, seed=turn)
-        total += torch.rot90(frames.result(), -turn, (1, 2))
-    return (total / 4).half()
+def _run(model: Predictor, image: Tensor, strength: float = 1.0, seed: int = 0) -> Tensor:
+    """[C, H, W] in [0, 1] units -> the same, denoised."""
+    frames = Frames(image, 3, "CYX", data_range=1.0)
+    model.run(frames, strength=strength, seed=seed)
+    return torch.as_tensor(frames.result())
+
+
+def _level(noisy: Tensor, clean: Tensor) -> float:
+    """Standard deviation of what was removed, in flat blocks; 0 where the image is constant or too small to tell."""
+    try:
+        return measure(_array(noisy), _array(clean)).sigma
+    except InputError:
+        return 0.0
+
+
+def _dithered(labeller: Predictor, image: Tensor) -> Tensor:
+    """The mean of four dithered estimates of [C, H, W], each turned by another quarter: 0.1 dB better than one on PolyU."""
+    turns = (torch.rot90(_run(labeller, torch.rot90(image, k, (1, 2)), STRENGTH, k), -k, (1, 2)) for k in range(4))
+    return torch.stack(list(turns)).mean(0)
 
 
 def measure_noise(labels: LabelSet) -> dict[str, CameraNoise]:
-    """Noise of every labelled photograph, by its name; those without measurable noise are left out, and named in the log."""
-    bank, quiet = {}, []
+    """Noise of every labelled photograph, by its name; those where it cannot be measured are left out, and named in the log."""
+    bank = {}
     for i, (name, label) in enumerate(zip(labels.images.names, labels.images.images, strict=True)):
         try:
-            noise = measure(_array(labels.noisy_image(i)), _array(label))
+            bank[name] = measure(_array(labels.noisy_image(i)), _array(label))
         except InputError as error:
             logger.info("%s: %s", name, error)
-            continue
-        if noise.sigma < QUIET:
-            quiet.append(name)
-        else:
-            bank[name] = noise
-    if quiet:
-        logger.info("hardly any noise in %d photographs: %s", len(quiet), ", ".join(quiet[:5]) + (", ..." if len(quiet) > 5 else ""))
     return bank
 
 
@@ -111,8 +121,7 @@ def _array(x: Tensor) -> np.ndarray:
 
 def base_student() -> UNet:
     """The bundled student that training on photographs starts from."""
-    name = next(name for name in BASES if name in list_models())
-    student = load_networks(find_model(name))[0]["student"]
+    student = load_networks(find_model(BASE))[0]["student"]
     assert isinstance(student, UNet)
     return student
 

@@ -43,7 +43,7 @@ def test_noise_is_found_and_clean_photographs_are_their_own_labels(labelled):
     found = describe(bank)
     assert found["photographs"] == 2 and 3 < found["sigma"] < 7
     assert found["correlation"]["1"] == pytest.approx(0.6, abs=0.2) and 0.3 < found["between channels"] < 0.8
-    assert torch.equal(labels.images.images[2], noisy.images[2])
+    assert (labels.images.images[2] - noisy.images[2] / 255).abs().max() < 4 / 255
     for i in (0, 1):
         y, x = (v.astype(np.float64) / 255 for v in photograph(i, 6))
         label = labels.images.images[i].double().permute(1, 2, 0).numpy()
@@ -106,4 +106,4 @@ def test_commands_from_photographs_to_a_student(tmp_path, capsys):
 def test_the_picture_of_the_noise(labelled, tmp_path):
     draw_noise(labelled[1], tmp_path / "noise.png")
     assert cv2.imread(str(tmp_path / "noise.png")).shape[:2] == (340, 1100)
-    assert measure_noise(labelled[0]).keys() == labelled[1].keys()
+    assert measure_noise(labelled[0]).keys() >= labelled[1].keys()
