@@ -56,6 +56,15 @@ def test_denoise_with_strength(tmp_path, rng, capsys):
     assert "strength=9.0; expected a number from 0" in capsys.readouterr().err
 
 
+def test_every_image_takes_its_model(tmp_path, rng, capsys):
+    white = np.clip(128 + rng.normal(0, 25, (64, 64, 3)), 0, 255).astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    for name, x in {"white": white, "photo": cv2.GaussianBlur(white, (0, 0), 1), "gray": white[..., 0]}.items():
+        cv2.imwrite(str(tmp_path / "in" / f"{name}.png"), x)
+    assert main(["denoise", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["models"] == {"gray-awgn": 1, "color-photo": 1, "color-awgn": 1}
+
+
 def test_denoise_stack_keeps_axes(students, tmp_path, rng):
     stack = rng.integers(0, 60000, (4, 18, 22), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "stack.tif", stack, imagej=True, metadata={"axes": "TYX"})
@@ -76,7 +85,7 @@ def test_denoise_goes_on_past_a_bad_file_and_resumes(students, tmp_path, rng, ca
     assert (first["done"], first["skipped"], len(first["failed"])) == (2, 0, 1) and "b.png" in captured.err
     (tmp_path / "in/b.png").write_bytes(good)
     assert main(command) == 0
-    assert json.loads(capsys.readouterr().out) == {"done": 1, "skipped": 2, "failed": []}
+    assert json.loads(capsys.readouterr().out) == {"done": 1, "skipped": 2, "failed": [], "models": {students[3]: 1}}
 
 
 def test_output_folder_may_not_be_the_input(students, tmp_path, rng, capsys):
