@@ -30,7 +30,14 @@ def test_white_noise_takes_the_model_of_white_noise(draw):
 def test_other_noise_and_none_take_the_model_of_photographs(draw):
     rng = np.random.default_rng(1)
     x = draw(256, rng)
-    for y in (x, x + smooth_noise(x.shape, 6, rng), jpeg(x + white_noise(x.shape, 15, 0.0, rng), 85), cv2.GaussianBlur(x, (0, 0), 1)):
+    correlated = [x + white_noise(x.shape, 25, rho, rng) for rho in (0.25, 0.5, 1.0)]
+    for y in (
+        *correlated,
+        x,
+        x + smooth_noise(x.shape, 6, rng),
+        jpeg(x + white_noise(x.shape, 15, 0.0, rng), 85),
+        cv2.GaussianBlur(x, (0, 0), 1),
+    ):
         assert chosen(np.asarray(y, np.float32)) == "color-photo"
 
 
