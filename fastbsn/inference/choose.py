@@ -1,8 +1,9 @@
 """Which bundled model an image takes: by its channels, and by whether its noise is white.
 
 White noise is as strong in the smallest eigenvalues of patch covariances, which `noise_level` reads, as in flat blocks. What a camera,
-JPEG or a resampling has smoothed is not: its spectrum has valleys. Noise that is alike in all channels is not white either. Measured on 17 images of CBSD68 each: the ratio of the two is 0.8 to
+JPEG or a resampling has smoothed is not: its spectrum has valleys. Measured on 17 images of CBSD68 each: the ratio of the two is 0.8 to
 1.05 for white noise of sigma 15 to 50, and at most 0.45 for smoothed noise and for JPEG of quality 80 to 95; 0.4 or less on most of PolyU.
+Noise that is alike in all channels is not white either.
 """
 
 from __future__ import annotations
