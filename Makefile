@@ -32,9 +32,9 @@ aot: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.cpu
 
-# On a GPU machine with its own torch, triton and nvcc; installs nothing.
+# On a GPU machine with its own torch, triton and nvcc; installs nothing. OUT is a folder outside the checkout.
 gpu:
-	$(GPU_PYTHON) -m benchmarks.gpu --out benchmarks/results/local
+	$(GPU_PYTHON) -m benchmarks.gpu --out $(or $(OUT),$(error set OUT to a folder outside the checkout))
 
 gpu-test:
 	$(GPU_PYTHON) -m pytest -q -m gpu tests/gpu

@@ -1,7 +1,7 @@
 """Benchmarks that decide: no speed without the parity gate passed on the same shape in the same run.
 
 python -m benchmarks.cpu          student against eager PyTorch and the classical denoisers, on a CPU (`make bench`)
-python -m benchmarks.gpu          everything a GPU is needed for, under 9 minutes (`make gpu`)
+python -m benchmarks.gpu          everything a GPU is needed for, in two calls of 8 minutes (`make gpu OUT=DIR`)
 python -m pytest benchmarks       all suites under pytest-benchmark
 python -m benchmarks.peers        other denoisers on the same images, speed and PSNR
 python -m benchmarks.ablation     what each part of the method is worth

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.machine import ROOT, describe
-from benchmarks.tables import render
+from benchmarks.harness.machine import ROOT, describe
+from benchmarks.render.tables import render
 from fastbsn import Denoiser
 from fastbsn.evaluation.datasets import Pair, load_clean, load_pairs
 from fastbsn.evaluation.metrics import psnr

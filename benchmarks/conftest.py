@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.suites import SCALES, SUITES, cases
+from benchmarks.subjects import SCALES, SUITES, cases
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,5 +23,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     config = metafunc.config
     scale = config.getoption("scale") or ("gpu" if torch.cuda.is_available() else "cpu")
     found = [case for suite in config.getoption("suite") or SUITES for case in cases(suite, scale)]
-    pairs = [(case, name) for case in found for name in case.versions if config.getoption("compile") or not name.startswith("compile")]
+    pairs = [(c, name) for c in found for name, v in c.versions.items() if config.getoption("compile") or v.section != "compile"]
     metafunc.parametrize(("case", "version"), pairs, ids=[f"{case.suite}: {case.name}: {name}" for case, name in pairs])

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import classical
-from benchmarks.ceilings import measure as measure_ceilings
-from benchmarks.images import SIGMA, photograph
-from benchmarks.machine import describe
-from benchmarks.measure import Unavailable, measure
-from benchmarks.subjects import student
-from benchmarks.suites import cases
-from benchmarks.tables import render, skipped
+from benchmarks.harness.ceilings import measure as measure_ceilings
+from benchmarks.harness.images import SIGMA, photograph
+from benchmarks.harness.machine import describe
+from benchmarks.harness.measure import Unavailable, measure
+from benchmarks.render.tables import render, skipped
+from benchmarks.subjects import cases, classical
+from benchmarks.subjects.networks import student
 from fastbsn import Denoiser
 from fastbsn.evaluation.metrics import psnr
 from fastbsn.evaluation.synthetic import parse_noise
@@ -58,7 +57,7 @@ def run(scale: str, seconds: float, compiled: bool) -> dict[str, Any]:
     tiny = scale == "tiny"
     result: dict[str, Any] = {"machine": describe(), "ceilings": measure_ceilings(CPU, tiny), "weights": student(3)[1], "rows": []}
     for case in cases("student", scale):
-        wanted = [name for name in case.versions if compiled or not name.startswith("compile")]
+        wanted = [name for name, v in case.versions.items() if compiled or v.section != "compile"]
         result["rows"] += measure(case, CPU, seconds, result["ceilings"], wanted)
     result["methods"] = methods(64 if tiny else 512, 1 if tiny else 3)
     return result

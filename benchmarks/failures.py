@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import describe
+from benchmarks.harness.machine import describe
 from fastbsn import Denoiser
 from fastbsn.evaluation.drawn import PICTURES, flat, fractal, letterboxed, smooth_noise, white_noise
 from fastbsn.evaluation.metrics import psnr

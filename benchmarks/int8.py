@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import describe
-from benchmarks.tables import render
+from benchmarks.harness.machine import describe
+from benchmarks.render.tables import render
 from fastbsn import Denoiser
 from fastbsn.evaluation.datasets import load_clean
 from fastbsn.evaluation.metrics import psnr

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import classical
-from benchmarks.machine import ROOT, describe
-from benchmarks.measure import Unavailable
-from benchmarks.subjects import student
-from benchmarks.tables import render
+from benchmarks.harness.machine import ROOT, describe
+from benchmarks.harness.measure import Unavailable
+from benchmarks.render.tables import render
+from benchmarks.subjects import classical
+from benchmarks.subjects.networks import student
 from fastbsn import Denoiser
 from fastbsn.evaluation.metrics import psnr
 from fastbsn.evaluation.synthetic import NoiseSpec, parse_noise
@@ -33,7 +33,7 @@ from fastbsn.io.image_files import list_images, read_image
 from fastbsn.pixels import as_unit
 
 Array = np.ndarray
-CAREAMICS = Path(__file__).parent / "careamics_worker.py"
+CAREAMICS = Path(classical.__file__).with_name("careamics_worker.py")
 
 
 def read(folder: Path, limit: int | None, gray: bool) -> list[Array]:

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import draw
-from benchmarks.machine import ROOT
-from benchmarks.tables import TABLES, render
+from benchmarks.harness.machine import ROOT
+from benchmarks.render.figures import draw
+from benchmarks.render.tables import TABLES, render
 from fastbsn.io.atomic import write_text
 
 RESULTS = ROOT / "benchmarks" / "results"

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.machine import ROOT, describe
-from benchmarks.tables import render
+from benchmarks.harness.machine import ROOT, describe
+from benchmarks.render.tables import render
 from fastbsn import Denoiser
 from fastbsn.evaluation.datasets import load_clean
 from fastbsn.evaluation.metrics import psnr

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.ceilings import measure as measure_ceilings
-from benchmarks.measure import Case, measure
+from benchmarks.harness.ceilings import measure as measure_ceilings
+from benchmarks.harness.measure import Case, measure
 
 
 class SampleClock:
@@ -41,7 +41,7 @@ def _results(case: Case, config: pytest.Config) -> tuple[dict[str, Any], dict[st
         device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
         if not _ceilings:
             _ceilings.update(measure_ceilings(device, config.getoption("scale") == "tiny"))
-        wanted = [name for name in case.versions if config.getoption("compile") or not name.startswith("compile")]
+        wanted = [name for name, v in case.versions.items() if config.getoption("compile") or v.section != "compile"]
         samples: dict[str, list[float]] = {}
         rows = measure(case, device, config.getoption("seconds"), _ceilings, wanted, samples)
         _done[key] = {row["version"]: row for row in rows}, samples

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import ablation, classical, cpu, gpu, peers, sections, speedrun
-from benchmarks.machine import ROOT
-from benchmarks.tables import render
+from benchmarks import ablation, cpu, peers, speedrun
+from benchmarks.harness.machine import ROOT
+from benchmarks.render.tables import render
+from benchmarks.subjects import classical
 from fastbsn.io.image_files import write_image
-
-SECTIONS = ("environment", "build", "tests", "ceilings", "teacher", "ops", "compile", "figures")
 
 
 @pytest.fixture
@@ -28,32 +26,6 @@ def photographs(tmp_path: Path) -> Path:
     for name in ("astronaut", "coffee", "chelsea"):
         write_image(folder / f"{name}.png", getattr(data, name)()[100:156, 100:164])
     return folder
-
-
-def test_gpu_dry_run_names_what_it_skips(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.gpu", "--out", str(tmp_path), "--dry-run", "--sections", *SECTIONS]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stdout + done.stderr + (tmp_path / "log.txt").read_text()
-    result = json.loads((tmp_path / "gpu.json").read_text())
-    assert list(result["sections"]) == list(SECTIONS)
-    for name, section in result["sections"].items():
-        needs_gpu = name in ("build", "tests", "compile")
-        assert section["status"] == ("skipped" if needs_gpu else "done")
-        assert not needs_gpu or "needs a GPU" in section["reason"]
-    rows = {(r["suite"], r["version"]): r for r in result["rows"]}
-    assert rows["teacher", "fastbsn reference fp32"]["status"] == "measured"
-    assert rows["teacher", "cudnn_convolution_relu fp16"]["status"] == "skipped"
-    assert (tmp_path / "gpu-roofline.png").stat().st_size > 1000
-    assert "| build | 0 | skipped: needs a GPU" in done.stdout
-
-
-def test_a_section_that_hangs_is_ended_and_its_rows_stay(tmp_path: Path) -> None:
-    job = sections.Job(tmp_path, "tiny", "cpu", 0.3)
-    job.append(rows=[{"suite": "student", "case": "a"}])
-    assert gpu._run("student", job)["status"] == "stopped after 0 s"
-    with open(tmp_path / "rows.jsonl", "a") as file:
-        file.write('{"rows": [{"suite": "stud')
-    assert sections.merge(sections.read(tmp_path))["rows"] == [{"suite": "student", "case": "a"}]
 
 
 def test_suites_under_pytest_benchmark(tmp_path: Path) -> None:

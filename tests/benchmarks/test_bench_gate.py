@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.images import noisy_batches
-from benchmarks.measure import Case, Subject, Unavailable, Version, measure
-from benchmarks.subjects import student, teacher
-from benchmarks.tables import speed
-from benchmarks.versions import baselines, eager_fp32, own
+from benchmarks.harness.images import noisy_batches
+from benchmarks.harness.measure import Case, Subject, Unavailable, Version, measure
+from benchmarks.render.tables import speed
+from benchmarks.subjects.networks import student, teacher
+from benchmarks.subjects.versions import baselines, eager_fp32, own
 from fastbsn.nets import UNet
 
 CPU = torch.device("cpu")

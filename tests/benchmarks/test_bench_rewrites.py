@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import rewrites
-from benchmarks.subjects import flop_per_pixel
-from benchmarks.versions import Mu
+from benchmarks.subjects import rewrites
+from benchmarks.subjects.networks import flop_per_pixel
+from benchmarks.subjects.versions import Mu
 from fastbsn.nets import DBSN, UNet
 
 

@@ -166,6 +166,7 @@ def test_stream_of_a_denoiser(dtype: type) -> None:
         np.testing.assert_allclose(result.astype(np.float64), d(frame).astype(np.float64), rtol=0, atol=step)
 
 
+@pytest.mark.sanitizer
 def test_compute_sanitizer() -> None:
     tool = shutil.which("compute-sanitizer")
     if tool is None:

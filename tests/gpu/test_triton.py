@@ -169,6 +169,7 @@ def test_whole_training_step_in_a_cuda_graph(variant, c):
     torch.testing.assert_close(torch.tensor(losses(True)), torch.tensor(losses(False)), rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.sanitizer
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
 def test_compute_sanitizer(tool):
     program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")

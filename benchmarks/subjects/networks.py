@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.images import noisy_batches
+from benchmarks.harness.images import noisy_batches
 from fastbsn import ops
 from fastbsn.io.weights import load_networks
 from fastbsn.models import WEIGHTS

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.images import noisy_batches
-from benchmarks.measure import Case, Subject, Version
-from benchmarks.rewrites import on_ops
-from benchmarks.subjects import flop_per_pixel, teacher, weight_bytes
-from benchmarks.suites import shape_name
-from benchmarks.timing import Run
+from benchmarks.harness.images import noisy_batches
+from benchmarks.harness.measure import Case, Subject, Version
+from benchmarks.harness.timing import Run
+from benchmarks.subjects import shape_name
+from benchmarks.subjects.networks import flop_per_pixel, teacher, weight_bytes
+from benchmarks.subjects.rewrites import on_ops
 from fastbsn.inference.predictor import Predictor
 from fastbsn.nets import NoiseModel
 from fastbsn.training.labels import label_image

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.images import photograph
-from benchmarks.measure import Case, Subject, Version
-from benchmarks.timing import Run
+from benchmarks.harness.images import photograph
+from benchmarks.harness.measure import Case, Subject, Version
+from benchmarks.harness.timing import Run
 from fastbsn.io.image_files import read_image, write_image
 
 SIDE = {"tiny": 32, "cpu": 512, "gpu": 512, "full": 2048}

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.timing import interleave, statistics
+from benchmarks.harness.timing import interleave, statistics
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -40,7 +40,7 @@ def measure(device: torch.device, tiny: bool = False) -> dict[str, Any]:
     if not gpu:
         return found | {"l2_skipped": "needs a GPU"}
     try:
-        from benchmarks.l2 import reader
+        from benchmarks.harness.l2 import reader
     except ImportError as error:
         return found | {"l2_skipped": f"needs Triton ({error})"}
     run, count = reader(device)

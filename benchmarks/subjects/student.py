@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from benchmarks.images import noisy_batches
-from benchmarks.measure import Case, Subject, Version
-from benchmarks.subjects import flop_per_pixel, student, weight_bytes
-from benchmarks.suites import shape_name
-from benchmarks.timing import Run
-from benchmarks.versions import baselines, eager_fp32, own, variant
+from benchmarks.harness.images import noisy_batches
+from benchmarks.harness.measure import Case, Subject, Version
+from benchmarks.harness.timing import Run
+from benchmarks.subjects import shape_name
+from benchmarks.subjects.networks import flop_per_pixel, student, weight_bytes
+from benchmarks.subjects.versions import SMALL, backend, baselines, eager_fp32, own, variant
 from fastbsn.nets import UNet
 
 CHANNELS = 3
@@ -64,15 +64,17 @@ def _uint8_frames(net: UNet, device: torch.device) -> Run:
 
 
 def cases(scale: str) -> Sequence[Case]:
-    versions = (
-        baselines("phase upsample") | own() | {"fastbsn cuda hopper bf16": Version(variant("cuda", "bfloat16", path="hopper"), "bfloat16")}
-    )
-    if scale in ("tiny", "cpu"):  # the CPU's own choice may be float32
-        versions |= {name: v for name, v in own(("float32",)).items() if "reference" in name}
-    host = {name: _host_version(v) for name, v in versions.items()} | {"fastbsn cuda uint8 bf16": Version(_uint8_frames, "bfloat16")}
     found = []
     for size in SIZES[scale]:
-        found.append(Case("student", shape_name(*size), versions, lambda device, size=size: _subject(size, device)))
-        if size[0] == 1:
-            found.append(Case("student", shape_name(*size) + ", host to host", host, lambda device, size=size: _host_subject(size, device)))
+        n, h, w = size
+        versions = baselines("phase upsample", small=n * h * w <= SMALL) | own()
+        versions["fastbsn cuda hopper bf16"] = Version(variant("cuda", "bfloat16", path="hopper"), "bfloat16", section="hopper")
+        if scale in ("tiny", "cpu"):  # the CPU's own choice may be float32
+            versions["fastbsn reference fp32"] = Version(backend("reference", "float32"))
+        name, decides = shape_name(*size), size == (1, 2160, 3840)
+        found.append(Case("student", name, versions, lambda device, size=size: _subject(size, device), decides=decides))
+        if n == 1:
+            host = {name: _host_version(v) for name, v in versions.items()}
+            host["fastbsn cuda uint8 bf16"] = Version(_uint8_frames, "bfloat16")
+            found.append(Case("student", f"{name}, host to host", host, lambda device, size=size: _host_subject(size, device), host=True))
     return found

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.images import noisy_batches
-from benchmarks.measure import Case, Subject, Unavailable, Version
-from benchmarks.rewrites import on_ops
-from benchmarks.subjects import flop_per_pixel, student, teacher
-from benchmarks.timing import Run
-from fastbsn.backends import capture as graphs
-from fastbsn.training.step import WARM_UP
+from benchmarks.harness.images import noisy_batches
+from benchmarks.harness.measure import Case, Subject, Version
+from benchmarks.harness.timing import Run
+from benchmarks.subjects.networks import flop_per_pixel, student, teacher
+from benchmarks.subjects.rewrites import on_ops
+from benchmarks.subjects.versions import graphed
 
 CROP, CHANNELS = 96, 3
 BATCH = {"tiny": 1, "cpu": 4, "gpu": 8, "full": 32}
@@ -41,43 +40,15 @@ def _gradients(net: nn.Module, forward: Callable[[Tensor], Any], dtype: torch.dt
     return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
 
 
-def _captured(run: Run, device: torch.device) -> Run:
-    """`run` in a CUDA graph, made by the first call as `fastbsn.training.step` makes it."""
-    made: list[tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = []
-
-    def capture(y: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
-        x, stream = y.clone(), torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                run(x)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph, gradients = graphs.capture(lambda: run(x), device)
-        return graph, x, gradients
-
-    def replay(y: Tensor) -> Tensor:
-        if not made:
-            made.append(capture(y))
-        graph, x, gradients = made[0]
-        x.copy_(y)
-        graph.replay()
-        return gradients
-
-    return replay
-
-
 def _maker(
     dtype: torch.dtype, layout: torch.memory_format, ours: bool = False, mode: str | None = None, graph: bool = False
 ) -> Callable[[Any, torch.device], Run]:
     def make(net: nn.Module, device: torch.device) -> Run:
-        if graph and device.type != "cuda":
-            raise Unavailable("needs a GPU: a CUDA graph")
         copied = copy.deepcopy(net).to(device, memory_format=layout).train().requires_grad_(True)
         run = partial(_gradients, copied, torch.compile(copied, mode=mode, dynamic=False) if mode else copied, dtype)
-        run = on_ops("triton" if ours else "reference", run)
-        return _captured(run, device) if graph else run
+        return on_ops("triton" if ours else "reference", run)
 
-    return make
+    return graphed(make) if graph else make
 
 
 def _subject(name: str, batch: int, small: bool, device: torch.device) -> Subject:
@@ -90,14 +61,15 @@ def _subject(name: str, batch: int, small: bool, device: torch.device) -> Subjec
 
 
 def cases(scale: str) -> Sequence[Case]:
+    uncaptured = "max-autotune-no-cudagraphs"
     versions = {
         "eager fp32 NCHW": Version(_maker(torch.float32, torch.contiguous_format), "float32", True),
         "eager bf16": Version(_maker(torch.bfloat16, torch.channels_last), "bfloat16", True),
-        "compile bf16": Version(_maker(torch.bfloat16, torch.channels_last, mode="max-autotune-no-cudagraphs"), "bfloat16", True),
+        "compile bf16": Version(_maker(torch.bfloat16, torch.channels_last, mode=uncaptured), "bfloat16", True, "compile"),
         "fastbsn bf16": Version(_maker(torch.bfloat16, torch.channels_last, ours=True), "bfloat16"),
         "eager bf16, graph": Version(_maker(torch.bfloat16, torch.channels_last, graph=True), "bfloat16", True),
         "fastbsn bf16, graph": Version(_maker(torch.bfloat16, torch.channels_last, ours=True, graph=True), "bfloat16"),
     }
     names, batch = ["student"] if scale == "tiny" else list(NETS), BATCH[scale]
     shape = f"{batch} x {CROP} x {CROP}"
-    return [Case("training", f"{n} {shape}", versions, lambda d, n=n: _subject(n, batch, scale == "tiny", d)) for n in names]
+    return [Case("training", f"{n} {shape}", versions, lambda d, n=n: _subject(n, batch, scale == "tiny", d), decides=True) for n in names]

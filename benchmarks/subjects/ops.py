@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmarks.images import L2_ROTATIONS, MAX_INPUTS
-from benchmarks.measure import Case, Subject, Version
-from benchmarks.rewrites import on_ops
-from benchmarks.subjects import flop_per_pixel, weight_bytes
-from benchmarks.timing import Run
-from benchmarks.versions import SHORT, Cast, compiled, conv_relu, eager, eager_fp32
+from benchmarks.harness.images import L2_ROTATIONS, MAX_INPUTS
+from benchmarks.harness.measure import Case, Subject, Version
+from benchmarks.harness.timing import Run
+from benchmarks.subjects.networks import flop_per_pixel, weight_bytes
+from benchmarks.subjects.rewrites import on_ops
+from benchmarks.subjects.versions import SHORT, Cast, compiled, conv_relu, eager, eager_fp32
 from fastbsn import backends, ops
 from fastbsn.nets.dbsn import MDC, MaskedConv2d, Residual
 
@@ -67,6 +67,6 @@ def cases(scale: str) -> Sequence[Case]:
         versions[f"eager {SHORT[dtype]}"] = Version(eager(False, what), dtype, True)
         versions[f"fastbsn triton {SHORT[dtype]}"] = Version(_triton(what), dtype)
     versions["cudnn_convolution_relu fp16"] = Version(conv_relu(False, torch.float16), "float16", True)
-    versions["compile fp16"] = Version(compiled("max-autotune-no-cudagraphs", False, torch.float16), "float16", True)
+    versions["compile fp16"] = Version(compiled("max-autotune-no-cudagraphs", False, torch.float16), "float16", True, "compile")
     names = list(OPERATIONS) if scale != "tiny" else ["masked 3x3", "residual d=3"]
     return [Case("ops", f"{n} {SIDE[scale]}", versions, lambda d, n=n: _subject(n, SIDE[scale], scale == "tiny", d)) for n in names]

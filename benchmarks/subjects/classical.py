@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measure import Unavailable
+from benchmarks.harness.measure import Unavailable
 
 Image = NDArray[np.floating]
 

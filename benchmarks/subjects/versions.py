@@ -13,13 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import Unavailable, Version
-from benchmarks.rewrites import PhaseUNet, fuse_conv_relu, in_strips, on_ops
-from benchmarks.timing import Run
+from benchmarks.harness.measure import Unavailable, Version
+from benchmarks.harness.timing import Run
+from benchmarks.subjects.rewrites import PhaseUNet, fuse_conv_relu, in_strips, on_ops
 from fastbsn import backends
+from fastbsn.backends import capture as graphs
 from fastbsn.nets import DBSN, UNet, pad_to_multiple
+from fastbsn.training.step import WARM_UP
 
 MODES = {"compile": "max-autotune", "compile, no graphs": "max-autotune-no-cudagraphs"}
+SMALL = 2**20  # pixels; below it a network in eager PyTorch shows the speed of the host, so it is also measured in a CUDA graph
 LAYOUT = torch.channels_last
 SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
@@ -110,6 +113,42 @@ def compiled(mode: str, phases: bool, dtype: torch.dtype) -> Callable[[Any, torc
     return make
 
 
+def captured(run: Run, device: torch.device) -> Run:
+    """`run` in a CUDA graph, captured by the first call for inputs of its shape, as `fastbsn.training.step` captures."""
+    made: list[tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = []
+
+    def capture(y: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        x, stream = y.clone(), torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                run(x)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph, result = graphs.capture(lambda: run(x), device)
+        return graph, x, result
+
+    def replay(y: Tensor) -> Tensor:
+        if not made:
+            made.append(capture(y))
+        graph, x, result = made[0]
+        x.copy_(y)
+        graph.replay()
+        return result
+
+    return replay
+
+
+def graphed(make: Callable[[Any, torch.device], Run]) -> Callable[[Any, torch.device], Run]:
+    """What `make` prepares, in a CUDA graph."""
+
+    def prepare(net: nn.Module, device: torch.device) -> Run:
+        if device.type != "cuda":
+            raise Unavailable("needs a GPU: a CUDA graph")
+        return captured(make(net, device), device)
+
+    return prepare
+
+
 def backend(name: str, dtype: str) -> Callable[[Any, torch.device], Run]:
     """One of fastbsn's own."""
 
@@ -134,13 +173,22 @@ def variant(name: str, dtype: str, **options: Any) -> Callable[[Any, torch.devic
     return make
 
 
-def baselines(rewrite: str, dtype: str = "bfloat16") -> dict[str, Version]:
-    """Every baseline, without and with `rewrite` ("phase upsample" or "space-to-batch") in plain PyTorch."""
+def baselines(rewrite: str, dtype: str = "bfloat16", small: bool = False) -> dict[str, Version]:
+    """Every baseline, with and without `rewrite` ("phase upsample" or "space-to-batch") in plain PyTorch.
+
+    Of the compiled ones the most promising comes first. A `small` image also has eager PyTorch in a CUDA graph.
+    """
     found, what = {"eager fp32 NCHW": Version(eager_fp32, "float32", True)}, backends.DTYPES[dtype]
-    for phases, suffix in ((False, ""), (True, f", {rewrite}")):
-        makers = {"eager": eager(phases, what), "cudnn_convolution_relu": conv_relu(phases, what)}
-        makers |= {name: compiled(mode, phases, what) for name, mode in MODES.items()}
-        found |= {f"{name} {SHORT[dtype]}{suffix}": Version(make, dtype, True) for name, make in makers.items()}
+    rewrites = ((False, ""), (True, f", {rewrite}"))
+    for phases, suffix in rewrites:
+        name = f"{SHORT[dtype]}{suffix}"
+        found[f"eager {name}"] = Version(eager(phases, what), dtype, True)
+        if small:
+            found[f"eager {name}, graph"] = Version(graphed(eager(phases, what)), dtype, True)
+        found[f"cudnn_convolution_relu {name}"] = Version(conv_relu(phases, what), dtype, True)
+    for mode, argument in MODES.items():
+        for phases, suffix in reversed(rewrites):
+            found[f"{mode} {SHORT[dtype]}{suffix}"] = Version(compiled(argument, phases, what), dtype, True, "compile")
     return found
 
 

@@ -1,0 +1,1 @@
+"""How a speed is measured: inputs, parity gate, timing in turns, ceilings of the machine."""
