@@ -59,12 +59,6 @@ def _unet(net: UNet, onnx: Any) -> tuple[list[Any], list[Any]]:
         nodes.append(onnx.helper.make_node(operator, inputs, [output], **attributes))
         return output
 
-    def conv(name: str, x: str) -> str:
-        return node("Conv", x, f"{name}.weight", f"{name}.bias", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-
-    def layer(name: str, x: str) -> str:
-        return node("LeakyRelu", conv(name, x), alpha=SLOPE)
-
     def mirrored(x: str, axis: int) -> str:
         """`pixels.mirrored` up to the next multiple."""
         n = node("Squeeze", node("Shape", "noisy", start=axis, end=axis + 1))
@@ -75,17 +69,19 @@ def _unet(net: UNet, onnx: Any) -> tuple[list[Any], list[Any]]:
 
     zero, one, two, multiple = (constant(name, i) for name, i in (("zero", 0), ("one", 1), ("two", 2), ("multiple", net.multiple)))
     size = node("Shape", "noisy", start=2, end=4)
-    y = mirrored(mirrored("noisy", 2), 3)
-    x, skips = layer("enc0", y), [y]
-    for i in range(1, net.depth + 1):
-        x = node("MaxPool", layer(f"enc{i}", x), kernel_shape=[2, 2], strides=[2, 2])
-        skips.append(x)
-    x = layer(f"enc{net.depth + 1}", skips.pop())
     scales = constant("scales", [1, 1, 2, 2], np.float32)
-    for level in range(net.depth - 1, -1, -1):
-        x = node("Resize", x, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
-        x = layer(f"dec{level}b", layer(f"dec{level}a", node("Concat", x, skips.pop(), axis=1)))
-    cropped = node("Slice", conv("out", x), constant("origin", [0, 0]), size, constant("axes", [2, 3]))
+    at = {"image": mirrored(mirrored("noisy", 2), 3)}
+    for layer in net.layers:
+        x = node("Concat", *(at[name] for name in layer.inputs), axis=1) if len(layer.inputs) > 1 else at[layer.inputs[0]]
+        x = node("Conv", x, f"{layer.name}.weight", f"{layer.name}.bias", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        if layer.activated:
+            x = node("LeakyRelu", x, alpha=SLOPE)
+        if layer.pooled:
+            x = node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+        elif layer.upsampled:
+            x = node("Resize", x, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+        at[layer.result] = x
+    cropped = node("Slice", x, constant("origin", [0, 0]), size, constant("axes", [2, 3]))
     node("Sub", "noisy", cropped, output="denoised")
     return nodes, constants
 

@@ -38,8 +38,8 @@ def test_prepared_student_errs_at_most_twice_as_much_as_pytorch(monkeypatch, cha
     found = select(net, "cpu", "reference", dtype)(y)
     with torch.no_grad():
         exact = net.double()(y.double())
-        residual = net.float().to(dtype).residual(pad_to_multiple(y, net.multiple).to(dtype))
-    eager = y - residual.float()[..., : shape[2], : shape[3]]
+        noise = net.float().to(dtype).estimated_noise(pad_to_multiple(y, net.multiple).to(dtype))
+    eager = y - noise.float()[..., : shape[2], : shape[3]]
     assert found.shape == shape and found.dtype == torch.float32
     floor = 2 * torch.finfo(dtype).eps * float((exact - y).abs().max())
     assert error(found, exact) <= 2 * error(eager, exact) + floor
@@ -75,8 +75,8 @@ def test_strips_change_nothing(monkeypatch):
     strips = reference.prepare(net, CPU, torch.bfloat16)(y)
     monkeypatch.setattr(reference, "STRIP", 1024)
     whole = reference.prepare(net, CPU, torch.bfloat16)(y)
-    residual = float((y - whole).abs().max())
-    assert error(strips, whole.double()) <= 2 * torch.finfo(torch.bfloat16).eps * residual
+    noise = float((y - whole).abs().max())
+    assert error(strips, whole.double()) <= 2 * torch.finfo(torch.bfloat16).eps * noise
 
 
 def test_weights_are_copied_and_the_input_is_not_modified():

@@ -58,7 +58,7 @@ class PhaseUNet(UNet):
         up = torch.stack(parts, -1).view(n, -1, h, w, 2, 2).permute(0, 1, 2, 4, 3, 5).reshape(n, -1, 2 * h, 2 * w)
         return F.leaky_relu(up + F.conv2d(skip, getattr(self, f"skip{level}"), getattr(self, f"dec{level}a").bias, padding=1), SLOPE)
 
-    def residual(self, y: Tensor) -> Tensor:
+    def estimated_noise(self, y: Tensor) -> Tensor:
         def conv(name: str, x: Tensor) -> Tensor:
             return F.leaky_relu(getattr(self, name)(x), SLOPE)
 

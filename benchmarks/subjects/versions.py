@@ -38,7 +38,7 @@ class Student(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         h, w = y.shape[-2:]
         x = pad_to_multiple(y, self.net.multiple)
-        return y - self.net.residual(x.to(self.dtype, memory_format=LAYOUT))[..., :h, :w].float()
+        return y - self.net.estimated_noise(x.to(self.dtype, memory_format=LAYOUT))[..., :h, :w].float()
 
 
 class Mu(nn.Module):

@@ -109,7 +109,7 @@ class CudaUNet:
         self._arena = torch.empty(0, dtype=torch.uint8, device=device)
         smallest = self._network(1, 1, 1)
         packed = torch.empty(smallest.weight_bytes, dtype=torch.uint8)
-        layers = [[t.detach().to("cpu", torch.float32).contiguous() for t in (layer.weight, layer.bias)] for layer in layers_of(net)]
+        layers = [[t.detach().to("cpu", torch.float32).contiguous() for t in (layer.weight, layer.bias)] for layer in net.convolutions]
         smallest.pack([(weight.data_ptr(), bias.data_ptr()) for weight, bias in layers], packed.data_ptr())
         self._weights = packed.to(device)
 
@@ -232,10 +232,3 @@ class _Plan:
         self.x.copy_(x)
         self.graph.replay()
         return self.y.clone()
-
-
-def layers_of(net: UNet) -> list[Any]:
-    """The convolutions in the order in which the extension packs them."""
-    names = [f"enc{i}" for i in range(net.depth + 2)]
-    names += [f"dec{level}{part}" for level in range(net.depth - 1, -1, -1) for part in "ab"]
-    return [getattr(net, name) for name in (*names, "out")]

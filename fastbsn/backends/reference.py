@@ -8,7 +8,7 @@ level 0 on each side run in strips of rows that stay in cache.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fastbsn import ops
 from fastbsn.nets import DBSN, UNet, pad_to_multiple
-from fastbsn.nets.unet import SLOPE
+from fastbsn.ops.topology import SLOPE, Layer, last_readers
 
 Prepared = Callable[[Tensor], Any]
 DTYPES = {"cpu": (torch.float32, torch.bfloat16), "cuda": (torch.float32, torch.bfloat16, torch.float16)}
@@ -43,9 +43,9 @@ def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype) -> Prepare
     """
     if isinstance(net, UNet):
         if device.type == "cpu":
-            return _denoise(net, _Residual(net, dtype))
+            return _denoise(net, _Noise(net, dtype))
         student = _copy(net, device, dtype).to(memory_format=torch.channels_last)
-        return _denoise(net, lambda y: student.residual(y.to(dtype, memory_format=torch.channels_last)))
+        return _denoise(net, lambda y: student.estimated_noise(y.to(dtype, memory_format=torch.channels_last)))
     teacher = _copy(net, device, dtype)
 
     @torch.inference_mode()
@@ -61,11 +61,11 @@ def _copy(net: nn.Module, device: torch.device, dtype: torch.dtype) -> Any:
     return copy.deepcopy(net).eval().requires_grad_(False).to(device=device, dtype=dtype)
 
 
-def _denoise(net: UNet, residual: Callable[[Tensor], Tensor]) -> Prepared:
+def _denoise(net: UNet, estimated_noise: Callable[[Tensor], Tensor]) -> Prepared:
     @torch.inference_mode()
     def denoise(y: Tensor) -> Tensor:
         h, w = y.shape[-2:]
-        return y - residual(pad_to_multiple(y, net.multiple))[..., :h, :w]
+        return y - estimated_noise(pad_to_multiple(y, net.multiple))[..., :h, :w]
 
     return denoise
 
@@ -80,66 +80,59 @@ def upsample_weight(weight: Tensor) -> Tensor:
     return F.conv2d(taps, torch.ones(1, 1, 2, 2, dtype=torch.float64, device=weight.device), padding=1).reshape(c, o, 4, 4)
 
 
-class _Residual:
+class _Noise:
     """f(y) of a UNet on a CPU, float32 [N, C, H, W] -> the same, without building upsampled or joined tensors.
 
     In bfloat16 the image is the sum of two: rounding it to one would add noise that shows at low noise levels.
     """
 
     def __init__(self, net: UNet, dtype: torch.dtype):
-        self.dtype, self.depth, c = dtype, net.depth, net.config["channels"]
+        self.dtype, self.layers, self.last = dtype, net.layers, last_readers(net.layers)
+        upsampled = {layer.upsampled for layer in net.layers}
 
         def pack(weight: Tensor) -> Tensor:
             layout = torch.channels_last if weight.ndim == 4 else torch.preserve_format
             return weight.detach().to("cpu", dtype, memory_format=layout, copy=True)
 
-        def of_image(weight: Tensor) -> Tensor:
-            return weight if dtype == torch.float32 else torch.cat([weight, weight], 1)
+        def part(source: str, weight: Tensor) -> Tensor:
+            if source == "image" and dtype != torch.float32:
+                weight = torch.cat([weight, weight], 1)
+            return pack(upsample_weight(weight) if source in upsampled else weight)
 
-        layers: dict[str, Any] = dict(net.named_children())
-        self.convs = {name: (pack(layer.weight), pack(layer.bias)) for name, layer in layers.items()}
-        self.convs["enc0"] = pack(of_image(layers["enc0"].weight)), pack(layers["enc0"].bias)
-        self.ups = []
-        for level in range(net.depth):
-            layer = layers[f"dec{level}a"]
-            below = layer.in_channels - (c if level else net.config["in_channels"])
-            low, high = layer.weight.detach().split([below, layer.in_channels - below], 1)
-            self.ups.append((pack(upsample_weight(low)), pack(high if level else of_image(high)), pack(layer.bias)))
+        self.parameters: dict[str, tuple[list[Tensor], Tensor]] = {}
+        for layer, conv in zip(net.layers, net.convolutions, strict=True):
+            parts = conv.weight.detach().split(layer.in_channels, 1)
+            self.parameters[layer.name] = [part(*p) for p in zip(layer.inputs, parts, strict=True)], pack(conv.bias)
 
-    def conv(self, name: str, x: Tensor) -> Tensor:
-        weight, bias = self.convs[name]
-        return F.leaky_relu_(F.conv2d(x, weight, bias, padding=1), SLOPE)
+    def run(self, layers: Sequence[Layer], at: dict[str, Tensor]) -> Tensor:
+        """The result of the last of `layers`.
 
-    def up(self, level: int, x: Tensor, skip: Tensor) -> Tensor:
-        low, high, bias = self.ups[level]
-        u = F.conv2d(skip, high, bias, padding=1)
-        u += F.conv_transpose2d(x, low, stride=2, padding=1)
-        return self.conv(f"dec{level}b", F.leaky_relu_(u, SLOPE))
-
-    def first(self, y: Tensor) -> Tensor:
-        return F.max_pool2d(self.conv("enc1", self.conv("enc0", y)), 2)
-
-    def last(self, x: Tensor, y: Tensor) -> Tensor:
-        weight, bias = self.convs["out"]
-        return F.conv2d(self.up(0, x, y), weight, bias, padding=1)
+        Args:
+            layers: some of the network's, in order.
+            at: what they read, in low resolution where it is upsampled; what nothing reads any more is dropped.
+        """
+        for layer in layers:
+            weights, bias = self.parameters[layer.name]
+            inputs = [at.pop(name) if self.last[name] == layer.name else at[name] for name in layer.inputs]
+            x = F.conv2d(inputs[-1], weights[-1], bias, padding=1)
+            if len(inputs) == 2:  # the other one is upsampled
+                x += F.conv_transpose2d(inputs[0], weights[0], stride=2, padding=1)
+            x = F.leaky_relu_(x, SLOPE) if layer.activated else x
+            at[layer.result] = x = F.max_pool2d(x, 2) if layer.pooled else x
+        return x
 
     def __call__(self, image: Tensor) -> Tensor:
         y = image.to(self.dtype)
         if self.dtype != torch.float32:
             y = torch.cat([y, (image - y).to(self.dtype)], 1)
         y = y.contiguous(memory_format=torch.channels_last)
+        first, middle, last = self.layers[:2], self.layers[2:-3], self.layers[-3:]  # level 0 on both sides
         # Zero padding at the seams of a strip spoils 2 rows on the way down and 3 on the way up.
         strips = [(top, slice(max(0, top - 4), top + STRIP + 4)) for top in range(0, y.shape[2], STRIP)]
-        x = torch.cat([self.first(y[:, :, rows])[:, :, (top - rows.start) // 2 :][:, :, : STRIP // 2] for top, rows in strips], 2)
-        skips = [x]
-        for i in range(2, self.depth + 1):
-            x = F.max_pool2d(self.conv(f"enc{i}", x), 2)
-            skips.append(x)
-        x = self.conv(f"enc{self.depth + 1}", skips.pop())
-        for level in range(self.depth - 1, 0, -1):
-            x = self.up(level, x, skips.pop())
+        pooled = [self.run(first, {"image": y[:, :, rows]})[:, :, (top - rows.start) // 2 :][:, :, : STRIP // 2] for top, rows in strips]
+        x = self.run(middle, {first[-1].result: torch.cat(pooled, 2)})
         out = torch.empty_like(image)
         for top, rows in strips:
-            low = x[:, :, rows.start // 2 : rows.stop // 2]
-            out[:, :, top : top + STRIP] = self.last(low, y[:, :, rows])[:, :, top - rows.start :][:, :, :STRIP]
+            at = {"image": y[:, :, rows], middle[-1].result: x[:, :, rows.start // 2 : rows.stop // 2]}
+            out[:, :, top : top + STRIP] = self.run(last, at)[:, :, top - rows.start :][:, :, :STRIP]
         return out

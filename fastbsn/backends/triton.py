@@ -13,7 +13,7 @@ import copy
 import threading
 from collections import OrderedDict
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from fastbsn.kernels.layout import Flat
 from fastbsn.kernels.tuning import WIDEST
 from fastbsn.nets import DBSN
 from fastbsn.nets.dbsn import DILATIONS, Branch
+from fastbsn.nets.network import Conv2d
 from fastbsn.ops import dispatch
 from fastbsn.ops.mdc import pointwise_matrices
 from fastbsn.ops.operator import tap_major
@@ -97,8 +98,9 @@ class TritonDBSN:
     def __init__(self, net: DBSN, device: torch.device, dtype: torch.dtype, features: bool):
         self.config, self.light, self.features = dict(net.config), net.variant == "light", features
         self.device, self.dtype, self.folded = device, dtype, net.variant == "paper" and not features
-        self.head, self.pointwise, self.tail = self._pack_ends(net)
-        self.branches = [self._pack_branch(branch) for branch in net.branches]
+        branches = cast("list[Branch]", list(net.branches))
+        self.head, self.pointwise, self.tail = self._pack_ends(net, branches)
+        self.branches = [self._pack_branch(branch) for branch in branches]
         self._sizes: OrderedDict[tuple[int, ...], _Size] = OrderedDict()
         self._lock, self.graphs = threading.Lock(), device.type == "cuda"
 
@@ -132,8 +134,7 @@ class TritonDBSN:
         c = self.config["channels"]
         return torch.stack([nn.functional.pad(r, (0, c - r.numel())) for r in rows]).detach().to(self.device, torch.float32)
 
-    def _pack_branch(self, branch: nn.Module) -> dict[str, Any]:
-        assert isinstance(branch, Branch)
+    def _pack_branch(self, branch: Branch) -> dict[str, Any]:
         masked, pre1, pre2 = branch.masked, branch.pre1, branch.pre2
         packed: dict[str, Any] = {
             "masked": self._to(tap_major(masked.weight, torch.float64)),
@@ -141,15 +142,15 @@ class TritonDBSN:
             "bias": self._bias(masked.bias, pre1.bias, pre2.bias),
             "modules": [],
         }
-        for module in branch.body:
-            layers = [(layer.weight, layer.bias) for layer in module.children()]
+        for block in branch.blocks:
+            layers = block.params()
             bias = self._bias(*(b for _, b in layers))
             spatial = [self._to(tap_major(w.flatten(2), torch.float64)) for w, _ in layers if w.shape[-1] > 1]
             matrices = [layers[1][0].flatten(1)] if self.light else pointwise_matrices(layers)
             packed["modules"].append((*spatial, self._to(torch.cat([m.T for m in matrices])), bias))
         return packed
 
-    def _pack_ends(self, net: DBSN) -> tuple[Tensor, Tensor, Tensor]:
+    def _pack_ends(self, net: DBSN, branches: list[Branch]) -> tuple[Tensor, Tensor, Tensor]:
         """Head [KX, C]; seven matrices [7 * C, C] and biases [7, C] of the tail, see kernels/ends.py."""
         c, width = self.config["channels"], import_module("fastbsn.kernels.ends").packed_width(self.config["in_channels"])
         bias = net.head.bias.detach().double()
@@ -157,11 +158,10 @@ class TritonDBSN:
         rows = [net.head.weight.flatten(1).T.double()] * 2 + [high[None], (bias - high)[None]]
         head = nn.functional.pad(torch.cat([r.to(rows[0].device) for r in rows]), (0, 0, 0, width - 2 * self.config["in_channels"] - 2))
 
-        def linear(layer: nn.Module) -> tuple[Tensor, Tensor]:
-            assert isinstance(layer, nn.Conv2d) and layer.bias is not None
+        def linear(layer: Conv2d) -> tuple[Tensor, Tensor]:
             return layer.weight.detach().flatten(1).double(), layer.bias.detach().double()
 
-        (post2, bias2), (post3, bias3) = (linear(branch.post) for branch in net.branches)  # type: ignore[arg-type]
+        (post2, bias2), (post3, bias3) = (linear(branch.post) for branch in branches)
         join, bias_join = linear(net.join)
         (t1, b1), (t2, b2), (t3, b3) = (linear(layer) for layer in (net.tail1, net.tail2, net.tail3))
         join2, join3 = join.chunk(2, 1)

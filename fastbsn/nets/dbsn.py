@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,9 @@ from torch.nn import functional as F
 
 from fastbsn import ops
 from fastbsn.errors import InputError
-from fastbsn.nets.network import Network
+from fastbsn.nets.network import Conv2d, Network
 
 DILATIONS = (2, 3)
-
-
-def _pairs(layers: Sequence[nn.Conv2d]) -> tuple[tuple[Tensor, Tensor], ...]:
-    return tuple((layer.weight, layer.bias) for layer in layers)
 
 
 class MaskedConv2d(nn.Module):
@@ -34,33 +30,43 @@ class MaskedConv2d(nn.Module):
         return ops.masked_conv2d(x, self.weight, self.bias, relu=True)
 
 
-class Residual(nn.Module):
+class Block(nn.Module):
+    """One of the equal modules that a branch is made of."""
+
+    reach: ClassVar[int]  # pixels per unit of dilation
+    names: ClassVar[tuple[str, ...]]  # of its layers
+
+    @property
+    def layers(self) -> list[Conv2d]:
+        return [getattr(self, name) for name in self.names]
+
+    def params(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and bias of each layer, as `fastbsn.ops` takes them."""
+        return [(layer.weight, layer.bias) for layer in self.layers]
+
+
+class Residual(Block):
     """x + 1x1(ReLU(3x3 dilated(x)))."""
 
-    reach = 1  # pixels per unit of dilation
+    reach, names = 1, ("spatial", "pointwise")
 
     def __init__(self, channels: int):
         super().__init__()
-        self.spatial = nn.Conv2d(channels, channels, 3)
-        self.pointwise = nn.Conv2d(channels, channels, 1)
-
-    def params(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        return _pairs((self.spatial, self.pointwise))
+        self.spatial = Conv2d(channels, channels, 3)
+        self.pointwise = Conv2d(channels, channels, 1)
 
 
-class MDC(nn.Module):
+class MDC(Block):
     """Multiple dilated convolutions (5x5, 3x3, 1x1 paths), joined, with a skip."""
 
-    reach = 2
+    join: Conv2d
+    reach, names = 2, ("a1", "a2", "b1", "b2", "c", "join", "t1", "t2")
 
     def __init__(self, channels: int):
         super().__init__()
-        sizes = {"a1": 1, "a2": 5, "b1": 1, "b2": 3, "c": 1, "join": 1, "t1": 1, "t2": 1}
-        for name, k in sizes.items():
-            setattr(self, name, nn.Conv2d(3 * channels if name == "join" else channels, channels, k))
-
-    def params(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        return _pairs((self.a1, self.a2, self.b1, self.b2, self.c, self.join, self.t1, self.t2))
+        for name in self.names:
+            size = {"a2": 5, "b2": 3}.get(name, 1)
+            setattr(self, name, Conv2d(3 * channels if name == "join" else channels, channels, size))
 
 
 class Branch(nn.Module):
@@ -70,20 +76,24 @@ class Branch(nn.Module):
         super().__init__()
         self.dilation, self.variant = dilation, variant
         self.masked = MaskedConv2d(channels, channels, 2 * dilation - 1)
-        self.pre1 = nn.Conv2d(channels, channels, 1)
-        self.pre2 = nn.Conv2d(channels, channels, 1)
-        block = MDC if variant == "paper" else Residual
+        self.pre1 = Conv2d(channels, channels, 1)
+        self.pre2 = Conv2d(channels, channels, 1)
+        block: type[MDC | Residual] = MDC if variant == "paper" else Residual
         self.body = nn.ModuleList(block(channels) for _ in range(modules))
-        self.post = nn.Conv2d(channels, channels, 1)
+        self.post = Conv2d(channels, channels, 1)
+
+    @property
+    def blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.body))
 
     @property
     def radius(self) -> int:
-        return self.dilation - 1 + self.dilation * sum(module.reach for module in self.body)
+        return self.dilation - 1 + self.dilation * sum(block.reach for block in self.blocks)
 
     def forward(self, x: Tensor, phases: bool) -> Tensor:  # [N, C, H, W] -> [N, C, H, W]
         x = F.relu(self.pre2(F.relu(self.pre1(self.masked(x)))))
         run = ops.mdc_modules if self.variant == "paper" else ops.residual_modules
-        x = run(x, [module.params() for module in self.body], self.dilation, phases)
+        x = run(x, [block.params() for block in self.blocks], self.dilation, phases)
         x = self.post(x)
         return F.relu(x) if self.variant == "light" else x
 
@@ -97,11 +107,15 @@ class PlainBranch(nn.Module):
         super().__init__()
         self.masked = MaskedConv2d(channels, channels, 5)
         left = parameters - sum(p.numel() for p in self.masked.parameters())
-        self.body = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(max(1, left // (channels**2 + channels))))
+        self.body = nn.ModuleList(Conv2d(channels, channels, 1) for _ in range(max(1, left // (channels**2 + channels))))
+
+    @property
+    def layers(self) -> list[Conv2d]:
+        return cast("list[Conv2d]", list(self.body))
 
     def forward(self, x: Tensor, phases: bool) -> Tensor:  # [N, C, H, W] -> [N, C, H, W]
         x = self.masked(x)
-        for layer in self.body:
+        for layer in self.layers:
             x = x + F.relu(layer(x))
         return x
 
@@ -143,16 +157,15 @@ class DBSN(Network):
             )
         self.config = dict(in_channels=in_channels, channels=channels, modules=modules, variant=variant, blind_spot=blind_spot)
         self.variant, self.feature_channels = variant, channels
-        self.head = nn.Conv2d(in_channels, channels, 1)
-        branches: list[nn.Module] = [Branch(channels, modules, d, variant) for d in DILATIONS]
-        if blind_spot == "plain":
-            branches = [PlainBranch(channels, sum(p.numel() for p in b.parameters())) for b in branches]
-        self.branches = nn.ModuleList(branches)
-        self.join = nn.Conv2d(2 * channels, channels, 1)
+        self.head = Conv2d(in_channels, channels, 1)
+        branches = [Branch(channels, modules, d, variant) for d in DILATIONS]
+        sizes = [sum(p.numel() for p in branch.parameters()) for branch in branches]
+        self.branches = nn.ModuleList(branches if blind_spot == "dilated" else [PlainBranch(channels, size) for size in sizes])
+        self.join = Conv2d(2 * channels, channels, 1)
         half = channels if variant == "paper" else channels // 2
-        self.tail1 = nn.Conv2d(channels, half, 1)
-        self.tail2 = nn.Conv2d(half, half, 1)
-        self.tail3 = nn.Conv2d(half, in_channels, 1)
+        self.tail1 = Conv2d(channels, half, 1)
+        self.tail2 = Conv2d(half, half, 1)
+        self.tail3 = Conv2d(half, in_channels, 1)
         self._initialize()
 
     def _initialize(self) -> None:
@@ -162,7 +175,7 @@ class DBSN(Network):
         With He's size, eight modules of 32 channels began at 20 times the input and were 1.4 dB behind after 300 steps.
         """
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if module in (self.join, self.tail3) else "relu")
                 nn.init.zeros_(module.bias)
         for module in self.modules():
@@ -171,12 +184,12 @@ class DBSN(Network):
             elif isinstance(module, MDC):
                 module.join.weight.detach().div_(self.config["modules"])
             elif isinstance(module, PlainBranch):
-                for layer in module.body:  # some 50 skips in a row would double the signal at each
+                for layer in module.layers:  # some 50 skips in a row would double the signal at each
                     layer.weight.detach().div_(len(module.body))
 
     @property
     def radius(self) -> int:
-        return max(branch.radius for branch in self.branches)
+        return max(cast("Branch | PlainBranch", branch).radius for branch in self.branches)
 
     def forward(self, x: Tensor, phases: bool | None = None) -> tuple[Tensor, Tensor]:
         """Predict every pixel from its neighbours.

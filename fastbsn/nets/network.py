@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Network(nn.Module, ABC):
@@ -33,3 +33,9 @@ class Network(nn.Module, ABC):
     def multiple(self) -> int:
         """Tiles start at multiples of this many pixels."""
         return 1
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution that has a bias."""
+
+    bias: Tensor

@@ -1,18 +1,15 @@
-"""The student: a U-Net that sees every pixel. Lehtinen et al., Noise2Noise, ICML 2018; residual output."""
+"""The student: a U-Net that sees every pixel. Lehtinen et al., Noise2Noise, ICML 2018; it estimates the noise, which is subtracted."""
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastbsn import ops
 from fastbsn.errors import InputError
-from fastbsn.nets.network import Network
-from fastbsn.ops.dispatch import compute_dtype, use_triton
-from fastbsn.ops.unet import unet_body
+from fastbsn.nets.network import Conv2d, Network
+from fastbsn.ops.topology import SLOPE, layers, radius
 from fastbsn.pixels import mirrored
-
-SLOPE = 0.1
 
 
 def pad_to_multiple(y: Tensor, multiple: int) -> Tensor:
@@ -31,11 +28,11 @@ def pad_to_multiple(y: Tensor, multiple: int) -> Tensor:
 
 
 class UNet(Network):
-    """U-Net denoiser: output = y - f(y).
+    """U-Net denoiser: output = y - f(y), where f estimates the noise.
 
     Level 0 has two 3x3 convolutions, each further level one; every level ends in a 2x2 max pool. The way up is nearest
     upsampling, concatenation with the pooled features of that level (the input image at level 0) and two convolutions;
-    LeakyReLU 0.1 everywhere but on the last layer.
+    LeakyReLU 0.1 everywhere but on the last layer. `layers` says so layer by layer (`fastbsn.ops.topology.Layer`).
 
     Args:
         in_channels: of the image.
@@ -56,23 +53,19 @@ class UNet(Network):
                 "expected in_channels and depth >= 1 and channels a multiple of 6"
             )
         self.config = dict(in_channels=in_channels, channels=channels, depth=depth)
-        self.depth, c = depth, channels
-        self.enc0 = nn.Conv2d(in_channels, c, 3, padding=1)
-        for i in range(1, depth + 2):
-            setattr(self, f"enc{i}", nn.Conv2d(c, c, 3, padding=1))
-        for level in range(depth - 1, 0, -1):
-            below = c if level == depth - 1 else 2 * c
-            setattr(self, f"dec{level}a", nn.Conv2d(below + c, 2 * c, 3, padding=1))
-            setattr(self, f"dec{level}b", nn.Conv2d(2 * c, 2 * c, 3, padding=1))
-        below = 2 * c if depth > 1 else c
-        self.dec0a = nn.Conv2d(below + in_channels, c * 4 // 3, 3, padding=1)
-        self.dec0b = nn.Conv2d(c * 4 // 3, c * 2 // 3, 3, padding=1)
-        self.out = nn.Conv2d(c * 2 // 3, in_channels, 3, padding=1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, a=SLOPE)
-                nn.init.zeros_(module.bias)
-        nn.init.zeros_(self.out.weight)
+        self.depth, self.layers = depth, layers(in_channels, channels, depth)
+        for layer in self.layers:
+            convolution = Conv2d(sum(layer.in_channels), layer.out_channels, 3, padding=1)
+            nn.init.zeros_(convolution.bias)
+            self.add_module(layer.name, convolution)
+        for convolution in self.convolutions:
+            nn.init.kaiming_normal_(convolution.weight, a=SLOPE)
+        nn.init.zeros_(self.convolutions[-1].weight)
+
+    @property
+    def convolutions(self) -> list[Conv2d]:
+        """The modules of `layers`."""
+        return [getattr(self, layer.name) for layer in self.layers]
 
     @property
     def multiple(self) -> int:
@@ -80,33 +73,12 @@ class UNet(Network):
 
     @property
     def radius(self) -> int:
-        r = 3  # the three convolutions of level 0 on the way up, then back through every level
-        for _ in range(1, self.depth):
-            r = -(-r // 2) + 2
-        r = -(-r // 2) + 1
-        for _ in range(1, self.depth):
-            r = 2 * r + 1
-        return -(-(2 * r + 2) // self.multiple) * self.multiple
+        return radius(self.layers)
 
-    def residual(self, y: Tensor) -> Tensor:
-        """f(y), the estimated noise: [N, C, H, W] with H and W multiples of 2**depth -> the same shape."""
-        if use_triton(y, automatic=False):  # cuDNN until a measurement says otherwise
-            layers = list(self.children())
-            x, weights, biases = y.to(compute_dtype(y)), [layer.weight for layer in layers], [layer.bias for layer in layers]
-            return unet_body(x, weights, biases, SLOPE, torch.is_grad_enabled())[0]  # type: ignore[arg-type]
-
-        def conv(name: str, x: Tensor) -> Tensor:
-            return F.leaky_relu(getattr(self, name)(x), SLOPE)
-
-        x, skips = conv("enc0", y), [y]
-        for i in range(1, self.depth + 1):
-            x = F.max_pool2d(conv(f"enc{i}", x), 2)
-            skips.append(x)
-        x = conv(f"enc{self.depth + 1}", skips.pop())
-        for level in range(self.depth - 1, -1, -1):
-            x = torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skips.pop()], 1)
-            x = conv(f"dec{level}b", conv(f"dec{level}a", x))
-        return self.out(x)
+    def estimated_noise(self, y: Tensor) -> Tensor:
+        """f(y): [N, C, H, W] with H and W multiples of 2**depth -> the same shape."""
+        convolutions = self.convolutions
+        return ops.estimated_noise(y, self.layers, [c.weight for c in convolutions], [c.bias for c in convolutions])
 
     def forward(self, y: Tensor) -> Tensor:
         """Denoise.
@@ -118,4 +90,4 @@ class UNet(Network):
             [N, in_channels, H, W].
         """
         h, w = y.shape[-2:]
-        return y - self.residual(pad_to_multiple(y, self.multiple))[..., :h, :w]
+        return y - self.estimated_noise(pad_to_multiple(y, self.multiple))[..., :h, :w]

@@ -5,10 +5,13 @@ from fastbsn.ops.masked_conv import masked_conv2d, masked_conv2d_reference
 from fastbsn.ops.mdc import mdc_module, mdc_module_reference, mdc_modules
 from fastbsn.ops.phases import batch_to_space, outside_extent, space_to_batch
 from fastbsn.ops.residual import residual_module, residual_module_reference, residual_modules
+from fastbsn.ops.unet import estimated_noise, estimated_noise_reference
 
 __all__ = [
     "backend",
     "batch_to_space",
+    "estimated_noise",
+    "estimated_noise_reference",
     "masked_conv2d",
     "masked_conv2d_reference",
     "mdc_module",

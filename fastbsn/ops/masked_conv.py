@@ -33,12 +33,15 @@ def masked_conv2d_reference(
     r, (h, w) = k // 2, x.shape[-2:]
     # The window without its centre is four rectangles: (first tap, rows, columns, top, left) in the padded input.
     parts = ((0, r, k, 0, 0), (r * k, 1, r, r, 0), (r * k + r, 1, r, r, r + 1), (r * k + 2 * r, r, k, r + 1, 0))
-    padded, y = F.pad(x, (r, r, r, r)), None
-    for first, rows, cols, top, left in parts:
+    padded = F.pad(x, (r, r, r, r))
+
+    def part(first: int, rows: int, cols: int, top: int, left: int, bias: Tensor | None = None) -> Tensor:
         taps = weight[:, :, first : first + rows * cols].unflatten(2, (rows, cols))
-        window = padded[:, :, top : top + h + rows - 1, left : left + w + cols - 1]
-        part = F.conv2d(window, taps, bias if y is None else None)
-        y = part if y is None else y + part
+        return F.conv2d(padded[:, :, top : top + h + rows - 1, left : left + w + cols - 1], taps, bias)
+
+    y = part(*parts[0], bias)
+    for rectangle in parts[1:]:
+        y = y + part(*rectangle)
     return F.relu(y) if relu else y
 
 

@@ -1,14 +1,13 @@
-"""The student's U-Net through the Triton kernels, forward and backward: one operator each, behind `UNet.residual`.
+"""The student's U-Net: every convolution with its bias, LeakyReLU, pooling and upsampling, forward and backward, as one operation.
 
-Every convolution has its bias, LeakyReLU and (backward) the derivative and bias gradient in its epilogue; skip connections are a
-second input of a convolution rather than a concatenated tensor. Weights and biases arrive in the order of `UNet`'s layers. `saved` is
-one array that holds all activations, level by level in the layout [P, C]; it is empty where nothing is to be differentiated.
-Channel counts are rounded up to a multiple of 8 with zeros.
+In Triton every convolution has its bias, LeakyReLU and (backward) the derivative and bias gradient in its epilogue; skip connections are
+a second input of a convolution rather than a concatenated tensor. `saved` is one array that holds all activations, one after the other in
+the layout [P, C]; it is empty where nothing is to be differentiated. Channel counts are rounded up to a multiple of 8 with zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -17,7 +16,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbsn.kernels.layout import Flat
+from fastbsn.ops.dispatch import compute_dtype, use_triton
 from fastbsn.ops.operator import channels_last_like, define, tap_major, tap_major_transposed
+from fastbsn.ops.topology import SLOPE, Layer, last_readers, layers
+
+
+def estimated_noise_reference(
+    image: Tensor,  # [N, IN, H, W], H and W multiples of 2**depth
+    net: Sequence[Layer],
+    weights: Sequence[Tensor],  # [O, C, 3, 3] of each layer
+    biases: Sequence[Tensor],  # [O]
+) -> Tensor:  # [N, IN, H, W]
+    at, last = {"image": image}, last_readers(net)
+    for layer, weight, bias in zip(net, weights, biases, strict=True):
+        x = torch.cat([at.pop(name) if last[name] == layer.name else at[name] for name in layer.inputs], 1)
+        x = F.conv2d(x, weight, bias, padding=1)
+        x = F.leaky_relu(x, SLOPE) if layer.activated else x
+        x = F.max_pool2d(x, 2) if layer.pooled else F.interpolate(x, scale_factor=2, mode="nearest") if layer.upsampled else x
+        at[layer.result] = x
+    return x
 
 
 def _padded(channels: int) -> int:
@@ -29,42 +46,23 @@ def _pad(x: Tensor, *amounts: int) -> Tensor:
     return F.pad(x, amounts) if any(amounts) else x
 
 
-def _layers(depth: int) -> Iterator[tuple[str, int, tuple[str, ...]]]:
-    """(layer, level, its inputs), in order; "pool2" and "up1" are no layers but at hand where they are named."""
-    yield "enc0", 0, ("image",)
-    for i in range(1, depth + 1):
-        yield f"enc{i}", i - 1, ("enc0" if i == 1 else f"pool{i - 1}",)
-    yield f"enc{depth + 1}", depth, (f"pool{depth}",)
-    for i in range(depth - 1, -1, -1):
-        yield f"dec{i}a", i, (f"up{i}", f"pool{i}" if i else "image")
-        yield f"dec{i}b", i, (f"dec{i}a",)
-    yield "out", 0, ("dec0b",)
-
-
 class _Net:
     """Geometry, weights and activations of one pass over images [N, IN, H, W]."""
 
     def __init__(self, shape: Sequence[int], weights: Sequence[Tensor], slope: float, device: torch.device, dtype: torch.dtype):
-        n, inputs, h, w = shape
-        self.depth, self.slope, self.device, self.dtype = len(weights) // 3 - 1, slope, device, dtype
-        self.flats = [Flat(n, h >> i, w >> i, 1, 1) for i in range(self.depth + 1)]
-        self.order = [name for name, _, _ in _layers(self.depth)]
-        self.level = {name: level for name, level, _ in _layers(self.depth)}
-        self.sources = {name: sources for name, _, sources in _layers(self.depth)}
-        self.weights = dict(zip(self.order, weights, strict=True))
-        self.channels = {"image": inputs} | {name: w.shape[0] for name, w in self.weights.items()}
-        for i in range(1, self.depth + 1):
-            self.level |= {f"pool{i}": i, f"up{i - 1}": i - 1}
-            self.channels |= {f"pool{i}": self.channels[f"enc{i}"], f"up{i - 1}": self.channels[self.below(i - 1)]}
-        self.level["image"] = 0
+        (n, inputs, h, w), depth = shape, len(weights) // 3 - 1
+        self.layers = layers(inputs, weights[0].shape[0], depth)
+        self.slope, self.device, self.dtype = slope, device, dtype
+        self.flats = [Flat(n, h >> i, w >> i, 1, 1) for i in range(depth + 1)]
+        self.weights = {layer.name: weight for layer, weight in zip(self.layers, weights, strict=True)}
+        self.level, self.channels = {"image": 0}, {"image": inputs}
+        for layer in self.layers:
+            self.level |= {layer.name: layer.level, layer.result: layer.level + bool(layer.pooled) - bool(layer.upsampled)}
+            self.channels |= {layer.name: layer.out_channels, layer.result: layer.out_channels}
         names = [name for name in self.channels if name != "out"]
         sizes = [self.flats[self.level[name]].positions * _padded(self.channels[name]) for name in names]
         self.ends = dict(zip(names, pairwise(accumulate(sizes, initial=0)), strict=True))
         self.size = sum(sizes)
-
-    def below(self, level: int) -> str:
-        """The layer whose output is upsampled to `level`."""
-        return f"enc{self.depth + 1}" if level == self.depth - 1 else f"dec{level + 1}b"
 
     def views(self, saved: Tensor) -> dict[str, Tensor]:
         return {name: saved[slice(*ends)].view(-1, _padded(self.channels[name])) for name, ends in self.ends.items()}
@@ -78,10 +76,10 @@ class _Net:
         """[P, C] for a gradient, or the output, of `name`."""
         return torch.empty(self.flats[self.level[name]].positions, _padded(self.channels[name]), dtype=self.dtype, device=self.device)
 
-    def parts(self, name: str) -> list[Tensor]:
+    def parts(self, layer: Layer) -> list[Tensor]:
         """The weight of a layer as [O, C, 9] by input, both padded."""
-        w = self.weights[name]
-        pieces = w.flatten(2).split([self.channels[s] for s in self.sources[name]], 1)
+        w = self.weights[layer.name]
+        pieces = w.flatten(2).split(layer.in_channels, 1)
         return [_pad(p, 0, 0, 0, _padded(p.shape[1]) - p.shape[1], 0, _padded(w.shape[0]) - w.shape[0]) for p in pieces]
 
     def pack(self, image: Tensor, out: Tensor) -> None:
@@ -98,17 +96,17 @@ def _forward(image: Tensor, weights: list[Tensor], biases: list[Tensor], slope: 
     a, out = net.views(saved), net.new("out")
     inside = [flat.inside(image.device) for flat in net.flats]
     net.pack(image, a["image"])
-    for name, bias in zip(net.order, biases, strict=True):
-        level, sources = net.level[name], net.sources[name]
-        if name.endswith("a"):
-            resample.upsample(a[net.below(level)], a[f"up{level}"], net.step(level + 1))
-        w, y = [tap_major(p, image.dtype) for p in net.parts(name)], out if name == "out" else a[name]
+    for layer, bias in zip(net.layers, biases, strict=True):
+        name, level = layer.name, layer.level
+        w, y = [tap_major(p, image.dtype) for p in net.parts(layer)], a[name] if layer.activated else out
         padded = _pad(bias.float().contiguous(), 0, y.shape[1] - len(bias))
-        second = dict(x2=a[sources[1]], w2=w[1]) if len(w) > 1 else {}
-        act = dict(act=name != "out", slope=slope)
-        conv2d(a[sources[0]], w[0], padded, inside[level], y, net.flats[level].pitch, 3, **act, **second)
-        if name.startswith("enc") and 0 < int(name[3:]) <= net.depth:
-            resample.pool(y, a[f"pool{level + 1}"], net.step(level + 1))
+        second = dict(x2=a[layer.inputs[1]], w2=w[1]) if len(w) > 1 else {}
+        act = dict(act=layer.activated, slope=slope)
+        conv2d(a[layer.inputs[0]], w[0], padded, inside[level], y, net.flats[level].pitch, 3, **act, **second)
+        if layer.pooled:
+            resample.pool(y, a[layer.pooled], net.step(level + 1))
+        elif layer.upsampled:
+            resample.upsample(y, a[layer.upsampled], net.step(level))
     return net.flats[0].unpack(out)[:, : image.shape[1]], saved if save else saved.new_empty(0)
 
 
@@ -127,55 +125,42 @@ def _backward(
 
     net = _Net(grad.shape, weights, slope, saved.device, saved.dtype)
     a, inside = net.views(saved), [flat.inside(saved.device) for flat in net.flats]
-    dw: dict[str, Tensor] = {}
-    db: dict[str, Tensor] = {}
-    d: dict[str, Tensor] = {}  # gradients: of a layer before its activation, of "pool" and "up" as they are
-
-    def weight(name: str, sums: Tensor) -> None:
-        level, w = net.level[name], net.weights[name]
-        flat, found = net.flats[level], []
-        for source in net.sources[name]:
-            table = taps_table(saved.device, flat.pitch, 3, False)
-            taps = weight_gradients(a[source], d[name], table, 9, flat.positions).sum(0)
-            found.append(taps[:, : net.channels[source], : w.shape[0]].permute(2, 1, 0))
-        dw[name], db[name] = torch.cat(found, 1).reshape(w.shape), sums[:, : w.shape[0]].sum(0)
-
-    def data(name: str, source: str, sums: bool = False, **epilogue: Any) -> Tensor | None:
-        """Through layer `name` to one of its inputs."""
-        level, i = net.level[name], net.sources[name].index(source)
-        d[source], w = net.new(source), tap_major_transposed(net.parts(name)[i], saved.dtype)
-        return conv2d(d[name], w, None, inside[level], d[source], net.flats[level].pitch, 3, slope=slope, sums=sums, **epilogue)
-
-    def through(name: str, below: str) -> None:
-        """Through layer `name` and the activation of layer `below`, its only input."""
-        sums = data(name, below, gate=a[below], sums=True)
-        assert sums is not None
-        weight(below, sums)
-
-    d["out"] = net.new("out")
+    dw: list[Tensor] = []  # last layer first
+    db: list[Tensor] = []
+    d: dict[str, Tensor] = {"out": net.new("out")}  # gradients: of a layer before its activation, pooled and upsampled as they are
     net.pack(grad, d["out"])
-    weight("out", d["out"].sum(0, dtype=torch.float32)[None])
-    through("out", "dec0b")
-    for level in range(net.depth):
-        name, below = f"dec{level}a", net.below(level)
-        through(f"dec{level}b", name)
-        data(name, f"up{level}")
-        if level or to_image:
-            data(name, net.sources[name][1])
-        d[below] = net.new(below)
-        weight(below, resample.upsample_backward(a[below], d[f"up{level}"], d[below], net.step(level + 1), slope))
-    for i in range(net.depth, 0, -1):
-        name, pool = f"enc{i}", f"pool{i}"
-        data(f"enc{i + 1}", pool, skip=d.get(pool))
-        d[name] = net.new(name)
-        weight(name, resample.pool_backward(a[name], a[pool], d[pool], d[name], net.step(i), slope))
-    through("enc1", "enc0")
-    if to_image:
-        data("enc0", "image", skip=d["image"])
-        dx = net.flats[0].unpack(d["image"])[:, : grad.shape[1]]
-    else:
-        dx = grad.new_empty(0)
-    return dx, [dw[name] for name in net.order], [db[name] for name in net.order]
+    sums = {"out": d["out"].sum(0, dtype=torch.float32)[None]}  # of d over all positions: gradients of biases
+
+    def weight(layer: Layer) -> Tensor:
+        flat, found = net.flats[layer.level], []
+        for source, channels in zip(layer.inputs, layer.in_channels, strict=True):
+            table = taps_table(saved.device, flat.pitch, 3, False)
+            taps = weight_gradients(a[source], d[layer.name], table, 9, flat.positions).sum(0)
+            found.append(taps[:, :channels, : layer.out_channels].permute(2, 1, 0))
+        return torch.cat(found, 1).reshape(net.weights[layer.name].shape)
+
+    for layer in reversed(net.layers):
+        name, flat = layer.name, net.flats[layer.level]
+        if layer.pooled:
+            d[name] = net.new(name)
+            sums[name] = resample.pool_backward(a[name], a[layer.pooled], d[layer.pooled], d[name], net.step(layer.level + 1), slope)
+        elif layer.upsampled:
+            d[name] = net.new(name)
+            sums[name] = resample.upsample_backward(a[name], d[layer.upsampled], d[name], net.step(layer.level), slope)
+        dw.append(weight(layer))
+        db.append(sums[name][:, : layer.out_channels].sum(0))
+        for source, part in zip(layer.inputs, net.parts(layer), strict=True):
+            if source == "image" and not to_image:
+                continue
+            other, d[source], w = d.get(source), net.new(source), tap_major_transposed(part, saved.dtype)
+            gate = a[source] if source in net.weights else None  # a layer's own result: through its activation at once
+            found = conv2d(
+                d[name], w, None, inside[layer.level], d[source], flat.pitch, 3, slope=slope, sums=gate is not None, gate=gate, skip=other
+            )
+            if found is not None:
+                sums[source] = found
+    dx = net.flats[0].unpack(d["image"])[:, : grad.shape[1]] if to_image else grad.new_empty(0)
+    return dx, dw[::-1], db[::-1]
 
 
 def _backward_fake(
@@ -213,3 +198,20 @@ def _gradient(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
 
 
 torch.library.register_autograd("fastbsn::unet", _gradient, setup_context=_setup)
+
+
+def estimated_noise(image: Tensor, net: Sequence[Layer], weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    """What the student subtracts from the image.
+
+    Args:
+        image: [N, IN, H, W], H and W multiples of 2**depth.
+        net: the layers, see `topology.layers`.
+        weights: [O, C, 3, 3] of each layer, its inputs side by side.
+        biases: [O] of each layer.
+
+    Returns:
+        [N, IN, H, W].
+    """
+    if use_triton(image, automatic=False):  # cuDNN until a measurement says otherwise
+        return unet_body(image.to(compute_dtype(image)), weights, biases, SLOPE, torch.is_grad_enabled())[0]
+    return estimated_noise_reference(image, net, weights, biases)

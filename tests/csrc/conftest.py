@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastbsn.backends.cuda import layers_of
 from fastbsn.nets import UNet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +43,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ctypes.CD
 def random_unet(in_channels: int, channels: int, depth: int, bias: float = 0.5) -> UNet:
     """Activations of unit size throughout and large biases, so that wrong padding shows."""
     net = UNet(in_channels, channels, depth)
-    for layer in layers_of(net):
+    for layer in net.convolutions:
         torch.nn.init.normal_(layer.weight, std=(2 / layer.weight[0].numel()) ** 0.5)
         torch.nn.init.normal_(layer.bias, std=bias)
     return net
@@ -52,7 +51,7 @@ def random_unet(in_channels: int, channels: int, depth: int, bias: float = 0.5) 
 
 def layer_pointers(net: UNet) -> tuple[ctypes.Array[ctypes.c_void_p], list[Tensor]]:
     """Addresses of weight, bias, weight, ... and the tensors that must stay alive."""
-    tensors = [t.detach().float().contiguous() for layer in layers_of(net) for t in (layer.weight, layer.bias)]
+    tensors = [t.detach().float().contiguous() for layer in net.convolutions for t in (layer.weight, layer.bias)]
     return (ctypes.c_void_p * len(tensors))(*[t.data_ptr() for t in tensors]), tensors
 
 

@@ -23,3 +23,11 @@ extern "C" int run_network(int in_channels, int channels, int depth, int batch, 
         return -1;
     }
 }
+
+// The blocks of a plan, ten numbers each, for a comparison with the topology in Python. Returns how many there are.
+extern "C" int describe_plan(int in_channels, int channels, int depth, int* numbers) {
+    const Plan plan({in_channels, channels, depth}, 1, 1, 1, REFERENCE, 1 << 24, 1);
+    for (const Op& op : plan.ops)
+        for (int number : {op.level, op.up, op.skip, op.n[0], op.n[1], op.n[2], int(op.block.pool), op.coarse, op.fine, op.out}) *numbers++ = number;
+    return int(plan.ops.size());
+}

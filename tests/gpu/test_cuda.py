@@ -23,7 +23,7 @@ SHAPES = [(1, 1, 1), (2, 5, 7), (1, 31, 33), (3, 97, 61), (1, 128, 128), (1, 250
 
 def random_unet(in_channels: int = 3, channels: int = 48, depth: int = 5) -> UNet:
     net = UNet(in_channels, channels, depth)
-    for layer in cuda.layers_of(net):
+    for layer in net.convolutions:
         torch.nn.init.normal_(layer.weight, std=(2 / layer.weight[0].numel()) ** 0.5)
         torch.nn.init.normal_(layer.bias, std=0.5)
     return net

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastbsn import ops
 from fastbsn.kernels.layout import Flat
-from fastbsn.nets import UNet, unet
+from fastbsn.nets import UNet
 from fastbsn.nets.unet import SLOPE
 from fastbsn.ops import unet as operator
 from tests.kernels.checks import Guarded, assert_as_good, error
@@ -35,7 +35,7 @@ def gradients(net: UNet, x: Tensor, grad: Tensor, backend: str) -> tuple[Tensor,
     """Estimated noise, and the gradients of image and parameters."""
     net, x = copy.deepcopy(net).to(x.dtype), x.clone().requires_grad_()
     with ops.backend(backend):
-        y = net.residual(x)
+        y = net.estimated_noise(x)
     y.backward(grad.to(y.dtype))
     return y.detach(), [x.grad, *(p.grad for p in net.parameters())]
 
@@ -65,19 +65,20 @@ def _choices(found: list[Tensor], replay: bool) -> Iterator[None]:
 @contextmanager
 def _kept_choices(found: list[Tensor]) -> Iterator[None]:
     """The same of the operator, from the activations that it keeps for its backward pass."""
+    body = operator.unet_body
 
     def recording(image: Tensor, weights: list[Tensor], *rest: Any) -> tuple[Tensor, Tensor]:
-        y, saved = operator.unet_body(image, weights, *rest)
+        y, saved = body(image, weights, *rest)
         net = operator._Net(image.shape, weights, SLOPE, image.device, image.dtype)
-        for name, level, _ in operator._layers(net.depth):
-            if name != "out":
-                values = net.flats[level].unpack(net.views(saved.detach())[name])[:, : net.channels[name]].contiguous()
+        for layer in net.layers:
+            if layer.activated:
+                values = net.flats[layer.level].unpack(net.views(saved.detach())[layer.name])[:, : layer.out_channels].contiguous()
                 found.append(values > 0)
-                if f"pool{level + 1}" in net.channels and name == f"enc{level + 1}":
+                if layer.pooled:
                     found.append(F.max_pool2d(values.float(), 2, return_indices=True)[1])
         return y, saved
 
-    with patch.object(unet, "unet_body", recording):
+    with patch.object(operator, "unet_body", recording):
         yield
 
 

@@ -1,4 +1,4 @@
-"""The student: residual, any size, exact halo, the published size."""
+"""The student: its layers, any size, exact halo, the published size."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from fastbsn.denoiser import Denoiser
 from fastbsn.errors import InputError
 from fastbsn.nets import UNet, pad_to_multiple
+from fastbsn.ops.topology import last_readers
 from fastbsn.pixels import mirrored
 
 
@@ -40,6 +41,27 @@ def test_radius_is_the_exact_halo_of_an_aligned_tile(depth):
     rows = gradient[0, 0].abs().sum(1).nonzero().flatten()
     reach = max(start - int(rows[0]), int(rows[-1]) - (start + m - 1))
     assert r - m < reach <= r
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_layers_say_what_the_network_is(depth):
+    net = network(2, 12, depth)
+    assert [name for name, _ in net.named_children()] == [layer.name for layer in net.layers]
+    width = {"image": 2} | {layer.result: layer.out_channels for layer in net.layers}
+    level = {"image": 0} | {layer.result: layer.level + bool(layer.pooled) - bool(layer.upsampled) for layer in net.layers}
+    for layer, convolution in zip(net.layers, net.convolutions, strict=True):
+        assert layer.in_channels == tuple(width[name] for name in layer.inputs)
+        assert all(level[name] == layer.level for name in layer.inputs)
+        assert convolution.weight.shape == (layer.out_channels, sum(layer.in_channels), 3, 3)
+        assert not (layer.pooled and layer.upsampled) and layer.activated == (layer.name != "out")
+
+
+def test_nothing_is_kept_longer_than_it_is_read():
+    net, at = network(depth=3), {"image"}
+    last = last_readers(net.layers)
+    for layer in net.layers:
+        at = {name for name in at if last[name] != layer.name} | {layer.result}
+    assert at == {"out"}
 
 
 def test_published_size():
