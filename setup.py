@@ -80,11 +80,12 @@ class BuildWithNvcc(build_ext):
             raise CompileError(f"nvcc failed with exit code {error.returncode}; FASTBSN_CUDA=0 installs without the extension") from error
 
 
-setup(
-    packages=[*find_packages(include=["fastbsn", "fastbsn.*"]), "fastbsn.kernels"],
-    package_dir={"fastbsn.kernels": "kernels"},
-    package_data={"fastbsn": ["py.typed", "weights/*.safetensors"], "fastbsn.kernels": ["*.json"]},
-    include_package_data=False,
-    ext_modules=extensions(),
-    cmdclass={"build_ext": BuildWithNvcc},
-)
+if __name__ == "__main__":  # benchmarks take find_nvcc from here
+    setup(
+        packages=[*find_packages(include=["fastbsn", "fastbsn.*"]), "fastbsn.kernels"],
+        package_dir={"fastbsn.kernels": "kernels"},
+        package_data={"fastbsn": ["py.typed", "weights/*.safetensors"], "fastbsn.kernels": ["*.json"]},
+        include_package_data=False,
+        ext_modules=extensions(),
+        cmdclass={"build_ext": BuildWithNvcc},
+    )

@@ -20,9 +20,9 @@ from typing import Any
 
 import triton
 
-from benchmarks.machine import ROOT, commit
-from benchmarks.sections import find_nvcc
+from benchmarks.harness.machine import ROOT, commit
 from fastbsn.io.atomic import write_json
+from setup import find_nvcc
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 # kernel: architecture, number of the path in csrc/plan.h, shared memory of a multiprocessor and of a block, multiprocessors

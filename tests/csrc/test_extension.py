@@ -116,7 +116,7 @@ def run_setup(monkeypatch: pytest.MonkeyPatch, wish: str) -> dict[str, Any]:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(Path, "is_file", lambda self: False)
     monkeypatch.setenv("FASTBSN_CUDA", wish)
-    runpy.run_path(str(ROOT / "setup.py"))
+    runpy.run_path(str(ROOT / "setup.py"), run_name="__main__")
     return given
 
 
