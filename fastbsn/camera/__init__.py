@@ -5,7 +5,7 @@ spectrum, its colours and its level matter, its dependence on intensity hardly d
 """
 
 from fastbsn.camera.bank import load_bank, save_bank
-from fastbsn.camera.measure import CameraNoise, measure
 from fastbsn.camera.sampler import CameraSampler, Mixture
+from fastbsn.camera.statistics import CameraNoise, measure
 
 __all__ = ["CameraNoise", "CameraSampler", "Mixture", "load_bank", "measure", "save_bank"]

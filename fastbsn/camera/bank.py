@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastbsn.camera.measure import BINS, REACH, CameraNoise
+from fastbsn.camera.statistics import BINS, REACH, CameraNoise
 from fastbsn.errors import FileFormatError
 from fastbsn.io.weights import load_tensors, save_tensors
 

@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 
-from fastbsn.camera.measure import REACH, CameraNoise
+from fastbsn.camera.statistics import REACH, CameraNoise
 
 GRID = 128  # pixels on a side of the torus on which crops of noise are drawn
 TAPER = 1.2 * REACH  # distance in pixels at which the kept correlation has faded to zero

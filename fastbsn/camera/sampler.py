@@ -10,12 +10,12 @@ import numpy as np
 
 from fastbsn.camera.degrade import BORDER, SAMPLINGS, blurred_noise, constant_area, jpeg, raw_noise, to_bytes, white_noise
 from fastbsn.camera.fields import GRID, by_intensity, draw, factor, stretched
-from fastbsn.camera.measure import CameraNoise
+from fastbsn.camera.statistics import CameraNoise
 from fastbsn.errors import InputError
+from fastbsn.pixels import LUMA
 
 KINDS = ("measured", "raw", "blurred", "white", "clean")
 MARGIN = 16  # pixels that a crop is larger than what is kept of it, so that it lies anywhere on the grid of JPEG
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class CameraSampler:
             if rng.random() < 0.2:
                 x = 1 - x
         if rng.random() < 0.06:
-            x = np.repeat((x @ LUMA)[..., None], 3, -1)
+            x = np.repeat((x @ np.array(LUMA, np.float32))[..., None], 3, -1)
         if rng.random() < m.other_content:
             x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.4, 1.6), borderType=BORDER)
         return np.asarray(x, np.float32)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from fastbsn.camera import CameraNoise, Mixture, measure
 from fastbsn.camera.fields import factor
-from fastbsn.camera.measure import BINS, REACH
+from fastbsn.camera.statistics import BINS, REACH
 from fastbsn.errors import InputError
 from fastbsn.inference.frames import Frames
 from fastbsn.inference.predictor import Predictor

@@ -10,7 +10,7 @@ from fastbsn import InputError
 from fastbsn.camera import CameraSampler, Mixture
 from fastbsn.camera.degrade import constant_area, jpeg, raw_noise, to_bytes, white_noise
 from fastbsn.camera.sampler import MARGIN
-from tests.camera.test_measure import _noise
+from tests.camera.test_statistics import _noise
 
 ONLY = {"measured": 0.0, "raw": 0.0, "blurred": 0.0, "white": 0.0, "clean": 0.0}
 

@@ -9,7 +9,7 @@ import torch
 from fastbsn import FileFormatError, InputError
 from fastbsn.camera import CameraNoise, load_bank, measure, save_bank
 from fastbsn.camera.fields import by_intensity, draw, factor, stretched
-from fastbsn.camera.measure import BINS, REACH
+from fastbsn.camera.statistics import BINS, REACH
 from fastbsn.io.weights import save_tensors
 
 
