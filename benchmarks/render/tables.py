@@ -124,6 +124,25 @@ def peers(result: Row) -> str:
     return "\n\n".join([_methods(result["methods"]), f"{note} {machine(result['machine'])}"])
 
 
+def photographs(result: Row) -> str:
+    """Denoisers of photographs that are told nothing about the noise."""
+    lines = [
+        [
+            r["method"],
+            _number(r.get("psnr"), 2),
+            _number(r.get("smallest gain"), 2, True),
+            str(r.get("worse than input", "")),
+            _number(r.get("seconds"), 2),
+            r.get("reason", ""),
+        ]
+        for r in result["methods"]
+    ]
+    s = result["settings"]
+    which = f"{s['n']} pairs of {s['pairs']}" + (f", every {s['every']}th" if s["every"] > 1 else "")
+    columns = ["method", "PSNR, dB", "smallest gain, dB", "worse than the input", "seconds per image", ""]
+    return "\n\n".join([table(columns, lines), f"{which}. {machine(result['machine'])}"])
+
+
 def ablation(result: Row) -> str:
     lines = []
     for r in result["rows"]:
@@ -183,6 +202,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "cpu": cpu,
     "gpu": gpu,
     "peers": peers,
+    "photographs": photographs,
     "ablation": ablation,
     "speedrun": speedrun,
     "quality": quality,
