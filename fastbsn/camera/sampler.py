@@ -29,18 +29,18 @@ class Mixture:
     photograph in the bank gets that photograph's noise. other_content: fraction of crops that are recoloured or smoothed first.
     """
 
-    measured: float = 0.40
-    raw: float = 0.10
-    blurred: float = 0.08
-    white: float = 0.38
+    measured: float = 0.80
+    raw: float = 0.04
+    blurred: float = 0.04
+    white: float = 0.08
     clean: float = 0.04
-    gain: tuple[float, float] = (0.0, 2.4)
-    free: float = 0.3
+    gain: tuple[float, float] = (1.0, 2.4)
+    free: float = 0.12
     camera_sigma: float = 40.0
     white_sigma: float = 55.0
-    frames: float = 0.1
-    own: float = 0.5
-    other_content: float = 0.3
+    frames: float = 0.06
+    own: float = 0.7
+    other_content: float = 0.12
 
     def __post_init__(self) -> None:
         total = sum(getattr(self, kind) for kind in KINDS)

@@ -11,6 +11,7 @@ from fastbsn.commands.shared import add_budget, add_noise, add_optimizer, device
 from fastbsn.errors import InputError
 
 if TYPE_CHECKING:
+    from fastbsn.camera import Mixture
     from fastbsn.nets import UNet
     from fastbsn.training import LoopConfig
 
@@ -146,10 +147,32 @@ def _student_config(args: argparse.Namespace, renoised: float, sigma: str | None
     )
 
 
+def _mixture(settings: list[str]) -> Mixture:
+    from dataclasses import fields
+
+    from fastbsn.camera import Mixture
+
+    values: dict[str, Any] = {}
+    names = [f.name for f in fields(Mixture)]
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        try:
+            numbers = tuple(float(v) for v in value.split(","))
+        except ValueError as error:
+            raise InputError(f"--mix {setting}: expected NAME=NUMBER, or gain=LOW,HIGH") from error
+        if name not in names or len(numbers) != (2 if name == "gain" else 1):
+            raise InputError(f"--mix {setting}: expected one of {', '.join(names)}, one number each, and two for gain")
+        values[name] = numbers if name == "gain" else numbers[0]
+    return Mixture(**values)
+
+
 def distill_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("labels", nargs="+", help="label folders or URLs; each gives the same share of the crops")
     p.add_argument("-o", "--output", type=Path, required=True, help="student.safetensors")
     p.add_argument("--camera", nargs="*", type=Path, help="a student of photographs: banks of `fastbsn noise`; none: synthetic noise only")
+    p.add_argument(
+        "--mix", nargs="+", metavar="NAME=VALUE", help="parts of the noise for --camera, see fastbsn.camera.Mixture: white=0.2 gain=1,2.4"
+    )
     p.add_argument("--noisy", help="folder or URL of the noisy images, if it moved since labelling")
     p.add_argument("--gray", action="store_true", help="a gray student from labels of colour images; give --sigma")
     _add_student(p)
@@ -160,7 +183,7 @@ def distill_arguments(p: argparse.ArgumentParser) -> None:
 def distill(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from fastbsn.camera import Mixture, load_bank
+    from fastbsn.camera import load_bank
     from fastbsn.training import ImageSet
     from fastbsn.training import distill as run_distill
     from fastbsn.training.labels import LabelSet
@@ -176,7 +199,7 @@ def distill(args: argparse.Namespace) -> int:
     renoised = args.renoised if labels.can_sample_noise or args.sigma else 0.0
     config, bank = _student_config(args, renoised, args.sigma), {}
     if args.camera is not None:
-        config = replace(config, camera=Mixture())
+        config = replace(config, camera=_mixture(args.mix or []))
         bank = {name: noise for path in args.camera for name, noise in load_bank(path).items()}
     clean = ImageSet.from_folder(args.clean) if args.clean else None
     init = _student(args.init) if args.init else None

@@ -83,4 +83,4 @@ def test_constant_areas_hold_no_noise() -> None:
 
 def test_parts_of_a_mixture_sum_to_one() -> None:
     with pytest.raises(InputError, match="sum to 1.1"):
-        Mixture(measured=0.5)
+        Mixture(measured=0.9)

@@ -101,6 +101,15 @@ def test_commands_from_photographs_to_a_student(tmp_path, capsys):
     assert main(student) == 0
     assert load_networks(tmp_path / "s.safetensors")[1]["noise"] == "camera"
     assert main(["distill", labels, labels, "-o", str(tmp_path / "t.safetensors"), "--camera", "--channels", "6", "--steps", "2"]) == 0
+    for mix, code in (
+        (["measured=0.7", "white=0.18", "gain=1,2"], 0),
+        (["gain=1"], 2),
+        (["blue=1"], 2),
+        (["white=x"], 2),
+        (["white=0.5"], 2),
+    ):
+        command = ["distill", labels, "-o", str(tmp_path / "u.safetensors"), "--camera", bank, "--channels", "6", "--steps", "2"]
+        assert main([*command, "--overwrite", "--mix", *mix]) == code, mix
 
 
 def test_the_picture_of_the_noise(labelled, tmp_path):
