@@ -4,7 +4,7 @@ GPU_PYTHON ?= python3
 BIN = $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint aot bench gpu gpu-test clean
+.PHONY: demo test ray-test lint aot bench gpu gpu-test clean
 
 $(VENV)/.installed: setup.py pyproject.toml requirements.txt $(wildcard csrc/*)
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,13 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q --ignore=tests/kernels --ignore=tests/ops
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels tests/ops  # Triton reads this once, so in a process of its own
+
+# Ray brings a hundred packages: it has an environment of its own, which sees the packages of the first one.
+ray-test: $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)-ray
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > $$($(VENV)-ray/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/first.pth
+	$(VENV)-ray/bin/pip install --quiet "ray[data]>=2.40"
+	$(VENV)-ray/bin/python -m pytest -q -m ray tests/labelling/test_ray.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -40,4 +47,4 @@ gpu-test:
 	$(GPU_PYTHON) -m pytest -q -m gpu tests/gpu
 
 clean:
-	rm -rf $(VENV) $(VENV)-aot build *.egg-info fastbsn/*.so
+	rm -rf $(VENV) $(VENV)-aot $(VENV)-ray build *.egg-info fastbsn/*.so

@@ -22,6 +22,7 @@ LAYERS = [
     ("backends", "camera", "inference"),
     ("evaluation", "training", "export"),
     ("labelling",),
+    ("scale",),
     ("denoiser",),
     ("info", "demo", "commands", "__main__"),
 ]

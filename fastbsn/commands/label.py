@@ -25,6 +25,11 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "--shard", metavar="I/N", help="label every N-th file starting at I; default: as SLURM_ARRAY_TASK_ID or RANK says, where set"
     )
 
+    p.add_argument(
+        "--ray", nargs="?", const="", metavar="ADDRESS", help="on the Ray cluster at this address; without one, RAY_ADDRESS or this machine"
+    )
+    p.add_argument("--actors", type=int, help="with --ray: number of processes (one per GPU; without GPUs, one per CPU)")
+
 
 def shard(text: str | None) -> tuple[int, int]:
     """(i, n) of "i/n", or of an array of SLURM jobs or the ranks of torchrun that this process belongs to."""
@@ -40,12 +45,18 @@ def shard(text: str | None) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from fastbsn.labelling import generate
+    from fastbsn.labelling import Options, generate
 
-    settings = {"std": args.std, "strength": args.strength, "tile": args.tile, "batch": args.batch}
-    written, failures = generate(
-        args.noisy, args.output, args.teacher, args.device, args.backend, args.dtype, shard=shard(args.shard), **settings
-    )
+    places = args.noisy, args.output, args.teacher, args.device, args.backend, args.dtype
+    options = Options(args.std, args.strength, args.tile, args.batch)
+    if args.ray is None:
+        written, failures = generate(*places, shard=shard(args.shard), options=options)
+    else:
+        from fastbsn.scale import ray
+
+        if args.shard:
+            raise InputError(f"--shard {args.shard} with --ray, which shares the work by itself; give one of the two")
+        written, failures = ray.label(*places, options=options, address=args.ray or None, actors=args.actors)
     report(args, {"written": written, "failed": failures}, f"{args.output}: {written} labels written, {len(failures)} failed")
     for line in failures:
         print(line, file=sys.stderr)

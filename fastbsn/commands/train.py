@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 
 
 def _start_over(args: argparse.Namespace) -> None:
-    """With --overwrite: drop the output and its run folder, so that training starts anew."""
+    """Meet the other processes of a torchrun; with --overwrite, drop the output and its run folder, so that training starts anew."""
     import shutil
 
+    from fastbsn.training.ranks import join
+
+    ranks = join()
     if args.overwrite:
-        args.output.unlink(missing_ok=True)
-        shutil.rmtree(args.output.with_name(args.output.name + ".run"), ignore_errors=True)
+        if ranks.first:
+            args.output.unlink(missing_ok=True)
+            shutil.rmtree(args.output.with_name(args.output.name + ".run"), ignore_errors=True)
+        ranks.meet()
     elif args.output.exists():
         raise InputError(f"{args.output} exists already; expected a new file: choose another name, or pass --overwrite")
 
@@ -174,6 +179,7 @@ def distill_arguments(p: argparse.ArgumentParser) -> None:
         "--mix", nargs="+", metavar="NAME=VALUE", help="parts of the noise for --camera, see fastbsn.camera.Mixture: white=0.2 gain=1,2.4"
     )
     p.add_argument("--noisy", help="folder or URL of the noisy images, if it moved since labelling")
+    p.add_argument("--memory", help="for labels and images, such as 4GiB: those that do not fit come and go; default: all are in memory")
     p.add_argument("--gray", action="store_true", help="a gray student from labels of colour images; give --sigma")
     _add_student(p)
     add_budget(p)
@@ -186,16 +192,25 @@ def distill(args: argparse.Namespace) -> int:
     from fastbsn.camera import load_bank
     from fastbsn.training import ImageSet
     from fastbsn.training import distill as run_distill
+    from fastbsn.training.label_files import LabelFiles
     from fastbsn.training.labels import LabelSet
+    from fastbsn.training.rotation import Rotation, parse_bytes
 
     if args.noisy and len(args.labels) > 1:
         raise InputError(
             f"--noisy {args.noisy} with {len(args.labels)} label folders; expected one folder: label again where the images are"
         )
     _start_over(args)
-    labels = LabelSet.join([LabelSet.open(folder, args.noisy) for folder in args.labels])
-    if args.gray:
-        labels = labels.gray()
+    labels: LabelSet | Rotation
+    if args.memory:
+        if args.gray or len(args.labels) > 1:
+            raise InputError(
+                f"--memory {args.memory} with --gray or {len(args.labels)} label folders; expected one folder, in its own colours"
+            )
+        labels = Rotation(LabelFiles(args.labels[0], args.noisy), parse_bytes(args.memory), args.seed)
+    else:
+        labels = LabelSet.join([LabelSet.open(folder, args.noisy) for folder in args.labels])
+        labels = labels.gray() if args.gray else labels
     renoised = args.renoised if labels.can_sample_noise or args.sigma else 0.0
     config, bank = _student_config(args, renoised, args.sigma), {}
     if args.camera is not None:

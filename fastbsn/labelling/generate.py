@@ -27,8 +27,7 @@ def generate(
     shard: tuple[int, int] = (0, 1),
     progress: bool = True,
     strength: float = 1.0,
-    tile: int | None = None,
-    batch: int | None = None,
+    options: Options | None = None,
 ) -> tuple[int, list[str]]:
     """Write one label per image of `noisy` into `output`; existing labels are kept.
 
@@ -38,7 +37,7 @@ def generate(
         output: place of the labels, made if needed; not inside `noisy`.
         teacher: file written by `train_teacher`; or any student, as file or bundled name.
         device, backend, dtype: what runs the model, see `Denoiser`.
-        std, strength, tile, batch: see `Options`.
+        std, strength: see `Options`; or give all of them as `options`.
         shard: (i, n): label only every n-th file starting at i; the last of n processes writes the manifest.
         progress: show a progress bar.
 
@@ -53,7 +52,7 @@ def generate(
     if f"{target.location}/".startswith(f"{source.location}/"):
         raise InputError(f"{output}: is inside {noisy}; expected labels outside the folder of the noisy images: choose another place")
     units = list_units(source)[shard[0] :: shard[1]]
-    labeller = Labeller(noisy, output, teacher, device, backend, dtype, Options(std, strength, tile, batch))
+    labeller = Labeller(noisy, output, teacher, device, backend, dtype, options or Options(std, strength))
     rows: list[Row] = []
     start = time.monotonic()
     with stop_on_signals() as stop, tqdm(total=len(units), unit="image", disable=None if progress else True) as bar:

@@ -33,13 +33,14 @@ VERSION = 2
 
 
 class Entry(NamedTuple):
-    """One label: names of image and file, frame of a stack or None, noise level and stated RMS error, bytes (0 where not known)."""
+    """One label: names of image and file, frame of a stack or None, noise level and stated RMS error, pixels and bytes (0: not known)."""
 
     image: str
     label: str
     frame: int | None
     sigma: float
     error: float
+    pixels: int
     nbytes: int
 
 
@@ -56,7 +57,8 @@ class Members:
         with self._lock:
             if tar not in self._open:
                 self._open[tar] = TarFile(self._stack.enter_context(self.storage.local(tar)))
-        return self._open[tar].read(member)
+            found = self._open[tar]
+        return found.read(member)
 
     def close(self) -> None:
         """Give fetched files back; they are fetched again when they are read again."""
@@ -140,6 +142,6 @@ class LabelFiles:
 def _entries(row: dict[str, Any]) -> Iterator[Entry]:
     shape = row.get("shape", [])
     sigmas, errors = ([float(v) for v in (row[k] if isinstance(row[k], list) else [row[k]])] for k in ("sigma", "error"))
-    size = math.prod(shape[-3:]) * getattr(torch, row["dtype"]).itemsize if shape else 0
+    pixels, size = (math.prod(shape[-2:]), math.prod(shape[-3:]) * getattr(torch, row["dtype"]).itemsize) if shape else (0, 0)
     for frame, (sigma, error) in enumerate(zip(sigmas, errors, strict=True)):
-        yield Entry(str(row["image"]), str(row["label"]), frame if len(shape) == 4 else None, sigma, error, size)
+        yield Entry(str(row["image"]), str(row["label"]), frame if len(shape) == 4 else None, sigma, error, pixels, size)

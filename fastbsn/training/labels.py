@@ -124,6 +124,17 @@ class LabelSet:
         return replace(self, images=images, noisy=noisy, noise="unknown", noise_model=None, digest=f"{self.digest}-gray")
 
     @property
+    def count(self) -> int:
+        return len(self.images.images)
+
+    def prepare(self, batch: int, crop: int, size: int, device: torch.device, noisy: bool) -> None:
+        """What `Rotation` needs to know; a set in memory does not change."""
+
+    def at(self, step: int) -> LabelSet:
+        """The labels that are in memory at this step: all."""
+        return self
+
+    @property
     def can_sample_noise(self) -> bool:
         return self.noise == "gaussian" or self.noise_model is not None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import signal
 import time
 import warnings
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from fastbsn.training import checkpoint
 from fastbsn.training.identity import check_identity
 from fastbsn.training.monitor import CsvLog, draw_curve, tensorboard_writer
 from fastbsn.training.muon import Muon
+from fastbsn.training.ranks import join
 from fastbsn.training.step import EagerStep, GraphedStep
 
 logger = logging.getLogger("fastbsn")
@@ -92,7 +94,7 @@ class Task(Protocol):
     networks: dict[str, nn.Module]
     config: dict[str, Any]
 
-    def batch(self, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, ...]: ...
+    def batch(self, step: int, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, ...]: ...
     def objective(self, progress: float) -> str: ...
     @property
     def loss(self) -> Callable[..., Tensor]: ...  # (objective, *batch) -> scalar
@@ -167,6 +169,8 @@ def run(
         Interrupted: SIGINT or SIGTERM came; the checkpoint was written first.
         TrainingError: the loss became non-finite, or a file of another run is in the way.
     """
+    ranks = join()
+    ranks.meet()
     folder = output.with_name(output.name + ".run")
     folder.mkdir(parents=True, exist_ok=True)
     ckpt = folder / "checkpoint.safetensors"
@@ -181,7 +185,7 @@ def run(
     groups = [{"params": list(net.parameters()), "name": name} for name, net in networks.items()]
     gpu = device.type == "cuda"
     optimizer = Muon(groups, torch.tensor(config.lr, device=device) if gpu else config.lr)
-    train_step = (GraphedStep if gpu else EagerStep)(task.loss, optimizer)
+    train_step = (GraphedStep if gpu else EagerStep)(task.loss, optimizer, ranks)
     generators = {"places": torch.Generator().manual_seed(config.seed), "noise": torch.Generator(device).manual_seed(config.seed + 1)}
     step, seconds, stage = 0, 0.0, next(iter(networks))
     latest: float | None = None
@@ -191,10 +195,15 @@ def run(
         logger.info("%s: going on at step %d", ckpt, step)
         if (threads := state.get("threads")) != torch.get_num_threads():
             warnings.warn(f"the checkpoint was written with {threads} threads: training goes on, but not bit for bit", stacklevel=2)
-    log = CsvLog(folder / "log.csv", ("step", "seconds", "loss", "lr"), keep_until=step)
-    board = tensorboard_writer(folder)
+    start, spent = ranks.of_first(step, spent)
+    if start != step:
+        raise TrainingError(f"rank {ranks.rank} is at step {step} and rank 0 at {start}; expected one {folder} that all ranks see")
+    log = CsvLog(folder / "log.csv", ("step", "seconds", "loss", "lr"), keep_until=step) if ranks.first else None
+    board = tensorboard_writer(folder) if ranks.first else None
 
     def save() -> None:
+        if not ranks.first:
+            return
         position = {"step": step, "seconds": seconds, "spent": spent, "threads": torch.get_num_threads()}
         checkpoint.save(ckpt, networks, average, optimizer, generators, {"config": settings, **position})
         write_image(folder / "preview.png", task.preview(average))
@@ -203,7 +212,7 @@ def run(
     bar = tqdm(
         total=1.0,
         initial=config.progress(step, seconds, spent),
-        disable=None if progress else True,
+        disable=None if progress and ranks.first else True,
         bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}",
     )
     losses: list[Tensor] = []
@@ -213,7 +222,7 @@ def run(
             factors = task.factors(fraction)
             for group in optimizer.param_groups:
                 _set_rate(group, config.lr * factors[group["name"]])
-            loss = train_step(task.objective(fraction), task.batch(generators["places"], generators["noise"]))
+            loss = train_step(task.objective(fraction), task.batch(step, generators["places"], generators["noise"]))
             step += 1
             _update_average(average, networks, min(config.ema, 1 - 1 / (1 + EMA_SHARE * step)))
             losses.append(loss)
@@ -227,7 +236,8 @@ def run(
                         f"loss is {mean} at step {step}; expected a finite number: lower the learning rate (now {config.lr})"
                     )
                 latest = mean
-                log.write(step, round(seconds, 1), mean, max(float(g["lr"]) for g in optimizer.param_groups))
+                if log:
+                    log.write(step, round(seconds, 1), mean, max(float(g["lr"]) for g in optimizer.param_groups))
                 if board:
                     board.add_scalar("loss", mean, step)
                 bar.set_postfix_str(f"step {step}, {step / max(seconds, 1e-9):.2f} steps/s, loss {mean:.5f}", refresh=False)
@@ -238,12 +248,16 @@ def run(
                 except BaseException:
                     save()
                     raise
-            if stop or now - last_save > config.checkpoint_seconds:
+            seconds, stopped = ranks.total(seconds if ranks.first else 0.0, bool(stop))
+            if stopped or now - last_save > config.checkpoint_seconds:
                 save()
                 last_save = time.monotonic()
-            if stop.signal is not None:
-                raise Interrupted(f"stopped at step {step}; checkpoint written to {ckpt}: run the same command again to go on", stop.signal)
+            if stopped:
+                message = f"stopped at step {step}; checkpoint written to {ckpt}: run the same command again to go on"
+                raise Interrupted(message, stop.signal or signal.SIGTERM)
     save()
     written = {"config": settings, "seconds": round(seconds, 1), "steps": step, **(header or {})}
-    save_networks(output, average, written)
+    if ranks.first:
+        save_networks(output, average, written)
+    ranks.meet()  # the others come back to a file that is there
     return Trained(output, {n: _place(net, torch.device("cpu"), torch.contiguous_format).eval() for n, net in average.items()}, written)

@@ -20,6 +20,7 @@ from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet
 from fastbsn.training.loop import Callback, LoopConfig, Progress, Trained
 from fastbsn.training.photographs import OWN_CAMERA, RATE, base_student, describe, draw_noise, label_photographs
+from fastbsn.training.ranks import join
 from fastbsn.training.student import StudentConfig, distill
 from fastbsn.training.teacher import TeacherConfig, train_teacher
 
@@ -67,6 +68,7 @@ def fit(
         TrainingError, InputError, Interrupted: see `fastbsn.training.loop.run`.
     """
     LoopConfig(steps, minutes)  # refuses a budget of nothing
+    ranks = join()
     noisy = images if isinstance(images, ImageSet) else ImageSet.from_arrays(images)
     device = str(resolve_device(device)[0])
 
@@ -84,9 +86,10 @@ def fit(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(workdir or temporary)
         teacher_file, student_file = folder / "teacher.safetensors", Path(output or folder / "student.safetensors")
-        for file in (teacher_file, student_file) if overwrite else ():
+        for file in (teacher_file, student_file) if overwrite and ranks.first else ():
             file.unlink(missing_ok=True)
             shutil.rmtree(file.with_name(file.name + ".run"), ignore_errors=True)
+        ranks.meet()  # nobody looks for files that rank 0 removes
         folder.mkdir(parents=True, exist_ok=True)
         if noise == "camera":
             start = time.monotonic()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbsn.backends.capture import capture, replays
+from fastbsn.training.ranks import Ranks
 
 Loss = Callable[..., Tensor]  # (objective, *batch) -> scalar
 TOLERANCE = 1e-3  # of the loss: a library may choose another algorithm inside a capture
@@ -15,17 +16,20 @@ WARM_UP = 3  # steps of an objective that run eagerly before its graph is captur
 
 
 class EagerStep:
-    """zero_grad, loss, backward, optimizer step; returns the detached loss."""
+    """zero_grad, loss of this rank's part of the batch, backward, sum of the ranks, optimizer step; returns the loss of the batch."""
 
-    def __init__(self, loss: Loss, optimizer: torch.optim.Optimizer):
-        self.loss, self.optimizer = loss, optimizer
+    def __init__(self, loss: Loss, optimizer: torch.optim.Optimizer, ranks: Ranks):
+        self.loss, self.optimizer, self.ranks = loss, optimizer, ranks
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def __call__(self, objective: str, batch: tuple[Tensor, ...]) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(objective, *batch)
+        part = self.ranks.part(batch)
+        loss = self.loss(objective, *part)
         loss.backward()
+        loss = self.ranks.sum_gradients(self.parameters, loss.detach(), len(part[0]) / len(batch[0]))
         self.optimizer.step()
-        return loss.detach()
+        return loss
 
 
 class GraphedStep:
@@ -35,9 +39,9 @@ class GraphedStep:
     objective must have the same shapes. The first steps of an objective run eagerly on a side stream, as capture requires.
     """
 
-    def __init__(self, loss: Loss, optimizer: torch.optim.Optimizer):
+    def __init__(self, loss: Loss, optimizer: torch.optim.Optimizer, ranks: Ranks):
         self.device = optimizer.param_groups[0]["params"][0].device
-        self.eager, self.stream = EagerStep(loss, optimizer), torch.cuda.Stream(self.device)
+        self.eager, self.stream = EagerStep(loss, optimizer, ranks), torch.cuda.Stream(self.device)
         self.usable, self.seen = True, dict[str, int]()
         self.graphs: dict[str, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]] = {}
 

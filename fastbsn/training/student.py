@@ -26,6 +26,8 @@ from fastbsn.training.identity import tensor_digest
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet
 from fastbsn.training.loop import Callback, LoopConfig, Trained, autocast, run, warmup_cosine
+from fastbsn.training.ranks import join
+from fastbsn.training.rotation import Rotation
 
 WEAK = 1.5  # power of a uniform draw that gives sigma: weak noise is what most images have, and where an error is seen
 
@@ -65,7 +67,7 @@ class StudentTask:
 
     def __init__(
         self,
-        labels: LabelSet,
+        labels: LabelSet | Rotation,
         config: StudentConfig,
         device: torch.device,
         seed: int,
@@ -73,7 +75,12 @@ class StudentTask:
         bank: Mapping[str, CameraNoise] | None = None,
     ):
         config = replace(config, batch=config.batch or (32 if device.type == "cuda" else 4))
+        assert config.batch is not None
         self.settings, self.device = config, device
+        size = config.crop + (MARGIN if config.camera is not None else 0)
+        self.needs_noisy = config.camera is None and config.renoised + config.clean < 1
+        labels.prepare(config.batch, config.crop, size, device, self.needs_noisy)
+        self.source, labels = labels, labels.at(0)
         if config.camera is not None and labels.images.channels != 3:
             raise InputError(
                 f"camera noise is that of colour images; these labels have {labels.images.channels} channels: leave out camera"
@@ -85,19 +92,24 @@ class StudentTask:
             )
         if config.clean > 0 and clean is None:
             raise InputError(f"clean={config.clean} needs clean images; give a clean folder or use clean=0")
-        self.labels, self.weights = labels, labels.weights()
-        bank = bank or {}
-        self.sampler = CameraSampler(list(bank.values()), config.camera) if config.camera is not None else None
-        self.own = {i: list(bank).index(name) for i, name in enumerate(labels.images.names) if name in bank}
-        self.targets = labels.images.at_least(config.crop + (MARGIN if self.sampler else 0)).to(device)
-        needs_noisy = self.sampler is None and config.renoised + config.clean < 1
-        self.noisy = labels.load_noisy().at_least(config.crop).to(device) if needs_noisy else None
+        self.bank = list(bank or {})
+        self.sampler = CameraSampler(list((bank or {}).values()), config.camera) if config.camera is not None else None
+        self._use(labels)
         self.clean = clean.at_least(config.crop).to(device) if clean else None
-        self.config: dict[str, Any] = json.loads(json.dumps(asdict(config))) | {"labels": labels.digest, "bank": _digest(bank)}
+        self.config: dict[str, Any] = json.loads(json.dumps(asdict(config))) | {"labels": labels.digest, "bank": _digest(bank or {})}
+        if isinstance(self.source, Rotation):
+            self.config["memory"] = self.source.memory
         if clean:
             self.config["clean_images"] = clean.digest
         torch.manual_seed(seed)
         self.networks: dict[str, nn.Module] = {"student": UNet(labels.images.channels, config.channels, config.depth)}
+
+    def _use(self, labels: LabelSet) -> None:
+        s = self.settings
+        self.labels, self.weights = labels, labels.weights()
+        self.own = {i: self.bank.index(name) for i, name in enumerate(labels.images.names) if name in self.bank}
+        self.targets = labels.images.at_least(s.crop + (MARGIN if self.sampler else 0)).to(self.device)
+        self.noisy = labels.load_noisy().at_least(s.crop).to(self.device) if self.needs_noisy else None
 
     def factors(self, progress: float) -> dict[str, float]:
         return {"student": warmup_cosine(progress)}
@@ -113,10 +125,12 @@ class StudentTask:
     def objective(self, progress: float) -> str:
         return "student"
 
-    def batch(self, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         """Inputs and targets [B, C, crop, crop] of one batch."""
         s = self.settings
         assert s.batch is not None
+        if (labels := self.source.at(step)) is not self.labels:
+            self._use(labels)
         if self.sampler is not None:
             return self._photographs(self.sampler, s.batch, places)
         kind = torch.rand(s.batch, generator=places).tolist()
@@ -168,7 +182,7 @@ def _digest(bank: Mapping[str, CameraNoise]) -> str:
 
 
 def distill(
-    labels: LabelSet,
+    labels: LabelSet | Rotation,
     output: str | Path,
     loop: LoopConfig,
     config: StudentConfig | None = None,
@@ -185,7 +199,7 @@ def distill(
     """Train the student on stored pseudo-labels; resumes if interrupted.
 
     Args:
-        labels: pseudo-labels, see `fastbsn.training.labels.LabelSet.open`.
+        labels: pseudo-labels, see `fastbsn.training.labels.LabelSet.open`; or a `Rotation`, where they do not fit into memory.
         output: safetensors file to write; `<output>.run/` receives checkpoint, log, preview and curve.
         loop: budget and optimizer.
         config: network and mixture; default `StudentConfig()`.
@@ -203,6 +217,7 @@ def distill(
     Raises:
         TrainingError, InputError, Interrupted: see `fastbsn.training.loop.run`. BackendError: `backend` cannot run here, with the reason.
     """
+    join()  # the GPU of this rank is the current one from here on
     where = torch.device(device)
     task = StudentTask(labels, config or StudentConfig(), where, loop.seed, clean, bank)
     if init is not None:
@@ -213,9 +228,9 @@ def distill(
         task.config["init"] = tensor_digest(init.state_dict().values())
     info = {
         "kind": "student",
-        "noise": "camera" if task.sampler else labels.noise if task.settings.sigma is None else "gaussian",
+        "noise": "camera" if task.sampler else task.labels.noise if task.settings.sigma is None else "gaussian",
         "labels": labels.digest,
-        "images": len(labels.images.images),
+        "images": labels.count,
         **(header or {}),
     }
     return run(task, loop, Path(output), where, info, progress, callback, backend, spent)

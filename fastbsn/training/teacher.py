@@ -20,6 +20,7 @@ from fastbsn.training.correlation import downsampling_stride
 from fastbsn.training.crops import cut, draw_places, preview_row
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.loop import Callback, LoopConfig, Trained, autocast, run, warmup_cosine
+from fastbsn.training.ranks import join
 
 logger = logging.getLogger("fastbsn")
 MU_END, SIGMA_END = 0.75, 0.88  # fractions of the budget: mu by L2; then the sigma networks; then all together
@@ -100,7 +101,7 @@ class TeacherTask:
             return "mu"
         return "sigma" if progress < SIGMA_END else "joint"
 
-    def batch(self, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, ...]:
+    def batch(self, step: int, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, ...]:
         """Noisy crops [B, C, crop, crop] and, for "gaussian", the noise level of their images [B, 1, 1, 1]."""
         crop = self.settings.crop * self.stride
         count = max(1, (self.settings.batch or 1) // self.stride**2)
@@ -157,6 +158,7 @@ def train_teacher(
     Raises:
         TrainingError, InputError, Interrupted: see `fastbsn.training.loop.run`.
     """
+    join()  # the GPU of this rank is the current one from here on
     where = torch.device(device)
     resolved = (config or TeacherConfig()).resolved(images, where)
     task = TeacherTask(images, resolved, where, loop.seed)

@@ -79,7 +79,8 @@ def test_labels_of_another_run_are_never_mixed_in(change, noisy, teacher, tmp_pa
     out = tmp_path / "labels"
     generate(noisy, out, teacher, dtype="float32", progress=False)
     before = {row["label"] for row in rows(out)}
-    settings = {"dtype": "float32"} | {k: v for k, v in change.items() if k in ("std", "strength", "tile", "dtype")}
+    options = Options(**{k: v for k, v in change.items() if k in ("std", "strength", "tile")})
+    settings = {"dtype": change.get("dtype", "float32"), "options": options}
     if "teacher" in change:
         teacher_file(teacher, seed=1)
     if "content" in change:
@@ -103,8 +104,8 @@ def test_a_label_does_not_depend_on_what_is_computed_with_it(tmp_path, rng, teac
     for i, size in enumerate(((200, 150), (30, 40), (170, 160), (150, 230))):
         cv2.imwrite(str(tmp_path / "noisy" / f"{i}.png"), noise(rng, *size))
     for i in range(3):
-        generate(tmp_path / "noisy", tmp_path / "shards", teacher, shard=(i, 3), tile=32, batch=4, progress=False)
-    generate(tmp_path / "noisy", tmp_path / "whole", teacher, tile=32, batch=4, progress=False)
+        generate(tmp_path / "noisy", tmp_path / "shards", teacher, shard=(i, 3), options=Options(tile=32, batch=4), progress=False)
+    generate(tmp_path / "noisy", tmp_path / "whole", teacher, options=Options(tile=32, batch=4), progress=False)
     assert contents(tmp_path / "shards") == contents(tmp_path / "whole")
     engine, labels = load_teacher(teacher), LabelSet.open(tmp_path / "whole")
     for label, y in zip(labels.images.images, labels.load_noisy().images, strict=True):
@@ -171,10 +172,11 @@ def test_kill_9_at_any_instant_with_two_shards(tars, tmp_path, teacher):
             (noisy / f"{i:03}.tar").write_bytes(tar_bytes((n, (noisy / n).read_bytes()) for n in names[i : i + 4]))
         for name in names:
             (noisy / name).unlink()
-    generate(noisy, tmp_path / "whole", teacher, tile=16, progress=False)
+    generate(noisy, tmp_path / "whole", teacher, options=Options(tile=16), progress=False)
     code = (
-        "import sys; from fastbsn.labelling import generate; print('ready', flush=True); "
-        f"generate({str(noisy)!r}, {str(tmp_path / 'killed')!r}, {str(teacher)!r}, tile=16, shard=(int(sys.argv[1]), 2), progress=False)"
+        "import sys; from fastbsn.labelling import Options, generate; print('ready', flush=True); "
+        f"generate({str(noisy)!r}, {str(tmp_path / 'killed')!r}, {str(teacher)!r}, options=Options(tile=16), progress=False, "
+        "shard=(int(sys.argv[1]), 2))"
     )
     cut_short = 0
     for i in range(kills):
@@ -186,7 +188,7 @@ def test_kill_9_at_any_instant_with_two_shards(tars, tmp_path, teacher):
         process.wait()
     assert cut_short > 0, "no run was cut short: the test proves nothing on this machine"
     for i in (1, 0):
-        generate(noisy, tmp_path / "killed", teacher, tile=16, shard=(i, 2), progress=False)
+        generate(noisy, tmp_path / "killed", teacher, options=Options(tile=16), shard=(i, 2), progress=False)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole") and len(rows(tmp_path / "killed")) == images
 
 

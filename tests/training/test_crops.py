@@ -34,7 +34,7 @@ def test_pairs_are_recoloured_before_the_noise_comes():
 
     def batch(share: float) -> tuple[torch.Tensor, torch.Tensor]:
         task = StudentTask(labels, StudentConfig(batch=8, crop=32, sigma=(10, 10), recolour=share), torch.device("cpu"), 0)
-        return task.batch(torch.Generator().manual_seed(0), torch.Generator().manual_seed(0))
+        return task.batch(0, torch.Generator().manual_seed(0), torch.Generator().manual_seed(0))
 
     (_, plain), (noisy, recoloured) = batch(0.0), batch(0.5)
     same = (plain == recoloured).flatten(1).all(1)
