@@ -163,7 +163,7 @@ struct Worker {
 #pragma unroll
                 for (int q = 1; q < COUNT; ++q) low = fmaxf(low, sum[q][i][2 * half]), high = fmaxf(high, sum[q][i][2 * half + 1]);
                 uint16_t* to = p.out.data + 8 * (octet + int64_t(i) * p.out.h * p.out.w) + threadIdx.x % 4 * 2;
-                *reinterpret_cast<uint32_t*>(to) = pack_bf16(leaky(low), leaky(high));
+                store_global(to, pack_bf16(leaky(low), leaky(high)));
             }
         }
     }

@@ -42,6 +42,7 @@ FASTBSN_PTX uint32_t pack_bf16(float low, float high) {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
     return r;
 }
+FASTBSN_PTX void store_global(uint16_t* to, uint32_t value) { *reinterpret_cast<uint32_t*>(to) = value; }
 FASTBSN_PTX uint16_t load_shared(uint32_t address) {
     uint16_t r;
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(r) : "r"(address) : "memory");

@@ -13,9 +13,11 @@
 #include <functional>
 #include <memory>
 #include <random>
+#include <source_location>
 #include <vector>
 
 #include "../../csrc/tensor.h"
+#include "emulate_memory.h"
 
 #define FASTBSN_PTX inline
 
@@ -44,12 +46,6 @@ struct Copy {
     int64_t products;  // of the issuing thread by then
 };
 
-struct Counts {
-    int64_t row_copies;      // asynchronous copies of 16 bytes below `Block::weights`
-    int64_t rows_at_once;    // those whose thread waits for them before it has multiplied anything since
-};
-inline Counts counts;
-
 struct Fiber {
     ucontext_t context;
     jmp_buf jump;
@@ -76,6 +72,7 @@ struct Block {
     unsigned favourite = 0;
     std::vector<std::vector<std::vector<Copy>>> copies;  // by thread: groups, the last one open
     std::vector<int64_t> products;  // by thread
+    Trace trace;
     uint32_t weights = 0;           // first byte of shared memory that holds weights
     std::vector<Rendezvous> warps, groups;  // 32 and 128 threads
     Rendezvous all, consumers;       // consumers: threads 128 to 383
@@ -91,7 +88,7 @@ struct Block {
         const auto empty = [](const std::vector<unsigned>& threads) { return threads.empty(); };
         if (std::all_of(ready.begin(), ready.end(), empty)) return false;
         if (random() % 16384 == 0) favourite = random() % ready.size();
-        while (ready[favourite].empty()) favourite = random() % 64 ? favourite / 4 * 4 + random() % 4 : random() % ready.size();
+        while (ready[favourite].empty()) favourite = (random() % 64 ? favourite / 4 * 4 + random() % 4 : random()) % ready.size();
         threadIdx.x = ready[favourite].back();
         ready[favourite].pop_back();
         return true;
@@ -106,8 +103,9 @@ inline void yield() {
 // Waits until every member has arrived with the same kind of operation; the last one performs it for all.
 template <class F>
 void meet(Rendezvous& r, unsigned position, int kind, void* argument, F perform) {
-    if (!r.waiting.empty() && r.kind != kind) fail("divergent warp-wide instructions");
+    if (!r.waiting.empty() && r.kind != kind) fail("threads at different instructions that are for all of them");
     r.kind = kind, r.arguments[position] = argument;
+    block->trace.synchronised(threadIdx.x);
     r.waiting.push_back(threadIdx.x);
     if (int(r.waiting.size()) < r.members) return yield();
     perform(r.arguments);
@@ -146,7 +144,7 @@ inline void run(unsigned index, unsigned grid, unsigned threads, size_t bytes, u
     Block b;
     block = &b;
     b.shared.assign(bytes, 0xff), b.weights = weights, b.body = std::move(body), b.random.seed(seed), b.alive = threads;
-    b.ready.resize(threads / 32), b.fibers.resize(threads), b.copies.assign(threads, {{}}), b.products.resize(threads), b.scheduler.started = true;
+    b.ready.resize(threads / 32), b.fibers.resize(threads), b.copies.assign(threads, {{}}), b.products.resize(threads), b.trace.threads.resize(threads), b.scheduler.started = true;
     b.warps.assign(threads / 32, {32, 0, {}, std::vector<void*>(32)});
     b.groups.assign(threads / 128, {128, 0, {}, std::vector<void*>(128)});
     b.all = {int(threads), 0, {}, std::vector<void*>(threads)};
@@ -162,14 +160,15 @@ inline void run(unsigned index, unsigned grid, unsigned threads, size_t bytes, u
     }
     blockIdx.x = index, gridDim.x = grid;
     while (b.pick()) swap(b.scheduler, b.fibers[threadIdx.x]);
-    if (b.alive) fail("deadlock");
+    if (b.alive) fail("deadlock: what some threads wait for, the others never do");
+    b.trace.finish();
     block = nullptr;
 }
 
 }  // namespace emulate
 
-inline void __syncthreads() {
-    emulate::meet(emulate::block->all, threadIdx.x, 0, nullptr, [](auto&) {});
+inline void __syncthreads(std::source_location here = std::source_location::current()) {
+    emulate::meet(emulate::block->all, threadIdx.x, int(here.line()), nullptr, [](auto&) {});
 }
 
 namespace fastbsn {
@@ -183,6 +182,12 @@ void ldmatrix(uint32_t (&r)[COUNT], uint32_t address) {
         uint32_t address;
     } mine{r, address};
     emulate::meet(emulate::block->warps[threadIdx.x / 32], threadIdx.x % 32, COUNT, &mine, [](std::vector<void*>& lanes) {
+        for (int matrix = 0; matrix < COUNT; ++matrix) {
+            std::vector<emulate::Access> rows;
+            for (int row = 0; row < 8; ++row) rows.push_back({static_cast<Lane*>(lanes[matrix * 8 + row])->address, 16});
+            const auto [least, more] = emulate::wavefronts(rows);
+            emulate::counts.matrices += least, emulate::counts.matrix_conflicts += more;
+        }
         for (int lane = 0; lane < 32; ++lane)
             for (int matrix = 0; matrix < COUNT; ++matrix) {
                 const emulate::Octet& row = emulate::at<emulate::Octet>(static_cast<Lane*>(lanes[matrix * 8 + lane / 4])->address);
@@ -226,6 +231,8 @@ inline void copy_async(uint32_t destination, const void* source, bool valid = tr
     const emulate::Copy copy{destination, valid ? source : nullptr, emulate::block->products[threadIdx.x]};
     for (uint16_t& v : emulate::at<emulate::Octet>(destination).v) v = 0x7fc0;
     emulate::block->copies[threadIdx.x].back().push_back(copy);
+    emulate::block->trace.add(threadIdx.x, emulate::COPY_TO, destination, 16);
+    if (valid) emulate::block->trace.add(threadIdx.x, emulate::COPY_FROM, reinterpret_cast<uint64_t>(source), 16);
 }
 inline void commit_copies() { emulate::block->copies[threadIdx.x].emplace_back(); }
 template <int PENDING>
@@ -240,16 +247,27 @@ void wait_copies() {
             emulate::counts.rows_at_once += c.products == emulate::block->products[threadIdx.x];
         }
     groups.erase(groups.begin(), end);
+    emulate::block->trace.synchronised(threadIdx.x);
 }
 
 inline uint32_t pack_bf16(float low, float high) { return to_bf16(low) | uint32_t(to_bf16(high)) << 16; }
-inline uint16_t load_shared(uint32_t address) { return emulate::at<uint16_t>(address); }
-inline void store_shared(uint32_t address, uint16_t value) { emulate::write(address, value); }
-inline void store_shared(uint32_t address, uint32_t value) { emulate::write(address, value); }
+inline uint16_t load_shared(uint32_t address) {
+    emulate::block->trace.add(threadIdx.x, emulate::LOAD, address, 2);
+    return emulate::at<uint16_t>(address);
+}
+template <class T>
+void store_shared(uint32_t address, T value) {
+    emulate::block->trace.add(threadIdx.x, emulate::STORE, address, sizeof(T));
+    emulate::write(address, value);
+}
 inline void store_shared(uint32_t address, const uint32_t (&v)[4]) {
     emulate::Octet octet;
     memcpy(&octet, v, 16);
-    emulate::write(address, octet);
+    store_shared(address, octet);
+}
+inline void store_global(uint16_t* to, uint32_t value) {
+    emulate::block->trace.add(threadIdx.x, emulate::STORE_GLOBAL, reinterpret_cast<uint64_t>(to), 4);
+    memcpy(to, &value, 4);
 }
 
 }  // namespace fastbsn

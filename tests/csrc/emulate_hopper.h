@@ -1,4 +1,4 @@
-// sm_90a on the emulated GPU: mbarriers, bulk copies, wgmma. A bulk copy lands when somebody waits for its barrier; wgmma
+// sm_90a on the emulated GPU: mbarriers, bulk copies, wgmma. A bulk copy lands a random while after its issue; wgmma
 // reads shared memory only when it is waited for, and refuses what was written without fence_async since.
 #pragma once
 #include <map>
@@ -34,12 +34,15 @@ inline void complete_if_done(Barrier& b) {
     b.waiting.clear();
 }
 
+// Some of the copies that are on their way, in any order.
 inline void land(Barrier& b) {
-    for (const Bulk& c : b.copies) {
+    for (size_t i = b.copies.size(); i-- > 0;) {
+        if (block->random() % 4) continue;
+        const Bulk c = b.copies[i];
+        b.copies.erase(b.copies.begin() + ptrdiff_t(i));
         memcpy(&block->shared[c.to], c.from, c.bytes);
         b.bytes -= c.bytes;
     }
-    b.copies.clear();
     complete_if_done(b);
 }
 
@@ -99,9 +102,12 @@ inline void barrier_expect(uint32_t barrier, uint32_t bytes) {
 }
 inline void barrier_wait(uint32_t barrier, int parity) {
     emulate::Barrier& b = emulate::barrier(barrier);
-    emulate::land(b);
+    emulate::block->trace.synchronised(threadIdx.x);
     while (b.parity == parity) {
-        b.waiting.push_back(threadIdx.x);
+        const bool poll = !b.copies.empty();
+        if (poll) emulate::land(b);
+        if (b.parity != parity) break;
+        (poll ? emulate::block->ready[threadIdx.x / 32] : b.waiting).push_back(threadIdx.x);
         emulate::yield();
     }
 }
@@ -111,7 +117,8 @@ inline void copy_bulk(uint32_t destination, const void* source, uint32_t bytes, 
     if (destination + bytes > emulate::block->shared.size()) emulate::fail("bulk copy out of range");
     memset(&emulate::block->shared[destination], 0xff, bytes);
     b.copies.push_back({destination, source, bytes});
-    if (!b.waiting.empty()) emulate::land(b);
+    for (unsigned thread : b.waiting) emulate::block->ready[thread / 32].push_back(thread);  // to poll
+    b.waiting.clear();
 }
 inline void fence_async() {
     for (uint32_t word : emulate::block->written[threadIdx.x]) emulate::block->unfenced[word] = 0;

@@ -17,10 +17,16 @@ from .conftest import layer_pointers, random_unet
 SIZES = {"wide": (1, 166912), "narrow": (1, 101376), "hopper": (2, 232448)}  # path, and bytes for one block: sm_80; sm_86, 89, 120; sm_90
 
 
+NAMES = (
+    *("row_copies", "rows_at_once", "wavefronts", "conflicts", "matrices", "matrix_conflicts"),
+    *("arrivals", "arrival_conflicts", "sectors", "uncoalesced"),
+)
+
+
 class Counts(ctypes.Structure):
     """`emulate::Counts`: what the emulated GPU saw of one block."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("row_copies", "rows_at_once")]
+    _fields_ = [(name, ctypes.c_int64) for name in NAMES]
 
 
 def compare(
@@ -61,10 +67,16 @@ def test_kernels_equal_the_executor(
 ) -> None:
     net = random_unet(in_channels, 48, depth)
     x = torch.rand(shape[0], in_channels, *shape[1:])
-    differences, _ = compare(library("kernels.cpp"), net, x, *SIZES[size], processors, grid)
+    differences, counts = compare(library("kernels.cpp"), net, x, *SIZES[size], processors, grid)
     assert len(differences) == 2 * depth + 1
     # Sums in another order may round to the next bf16; the last block's result is fp32, after sums of such values.
     assert all(d <= 2**-7 for d in differences), differences
+    # What the layout of the rings promises: operands without bank conflicts. Rows that arrive by parity of their columns take two turns,
+    # and so does gathering im2col rows of a narrow tile, where a warp reads two rows of the image.
+    for i, block in enumerate(counts):
+        assert block.matrix_conflicts == 0 and block.arrival_conflicts <= block.arrivals
+        assert block.conflicts <= (block.wavefronts if i in (0, len(counts) - 1) else 0)
+        assert block.uncoalesced <= 0.75 * block.sectors or shape[2] < 60  # a short row has its ends in sectors of others
 
 
 def test_rows_arrive_while_blocks_of_several_stages_multiply(library: Callable[[str], ctypes.CDLL]) -> None:
