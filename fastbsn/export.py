@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastbsn.backends.reference import upsample_weight
 from fastbsn.errors import BackendError, InputError
 from fastbsn.io.atomic import write_bytes
 from fastbsn.nets import UNet
@@ -46,18 +47,31 @@ def export_onnx(net: UNet, path: str | Path) -> None:
 
 
 def _unet(net: UNet, onnx: Any) -> tuple[list[Any], list[Any]]:
-    """Nodes and constants of `UNet.forward`."""
-    nodes: list[Any] = []
-    constants = [onnx.numpy_helper.from_array(p.detach().float().cpu().numpy(), name) for name, p in net.named_parameters()]
+    """Nodes and constants of `UNet.forward`, without upsampled or joined tensors.
 
-    def constant(name: str, values: Any, dtype: type = np.int64) -> str:
-        constants.append(onnx.numpy_helper.from_array(np.array(values, dtype), name))
+    Nearest upsampling and a 3x3 convolution are four 2x2 convolutions in low resolution, one for each phase of the output, with
+    pre-summed weights: 4/9 of the multiplications.
+    """
+    nodes: list[Any] = []
+    constants: list[Any] = []
+
+    def constant(name: str, values: Any) -> str:
+        array = values.float().cpu().numpy() if isinstance(values, torch.Tensor) else np.array(values, np.int64)
+        constants.append(onnx.numpy_helper.from_array(array, name))
         return name
 
     def node(operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         output = output or f"{operator}_{len(nodes)}"
         nodes.append(onnx.helper.make_node(operator, inputs, [output], **attributes))
         return output
+
+    def upsampled(name: str, x: str, weight: torch.Tensor) -> str:
+        transposed, phases = upsample_weight(weight).transpose(0, 1), []
+        for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            kernel = transposed[:, :, [3 - i, 1 - i]][..., [3 - j, 1 - j]]
+            pads = [1 - i, 1 - j, i, j]
+            phases.append(node("Conv", x, constant(f"{name}.phase{i}{j}", kernel), kernel_shape=[2, 2], pads=pads))
+        return node("DepthToSpace", node("Concat", *phases, axis=1), blocksize=2)
 
     def mirrored(x: str, axis: int) -> str:
         """`pixels.mirrored` up to the next multiple."""
@@ -69,18 +83,16 @@ def _unet(net: UNet, onnx: Any) -> tuple[list[Any], list[Any]]:
 
     zero, one, two, multiple = (constant(name, i) for name, i in (("zero", 0), ("one", 1), ("two", 2), ("multiple", net.multiple)))
     size = node("Shape", "noisy", start=2, end=4)
-    scales = constant("scales", [1, 1, 2, 2], np.float32)
     at = {"image": mirrored(mirrored("noisy", 2), 3)}
-    for layer in net.layers:
-        x = node("Concat", *(at[name] for name in layer.inputs), axis=1) if len(layer.inputs) > 1 else at[layer.inputs[0]]
-        x = node("Conv", x, f"{layer.name}.weight", f"{layer.name}.bias", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    for layer, module in zip(net.layers, net.convolutions, strict=True):
+        parts = module.weight.detach().split(layer.in_channels, 1)
+        weight, bias = constant(f"{layer.name}.weight", parts[-1]), constant(f"{layer.name}.bias", module.bias.detach())
+        x = node("Conv", at[layer.inputs[-1]], weight, bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        if len(parts) == 2:  # the other input is upsampled
+            x = node("Add", x, upsampled(layer.name, at[layer.inputs[0]], parts[0]))
         if layer.activated:
             x = node("LeakyRelu", x, alpha=SLOPE)
-        if layer.pooled:
-            x = node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
-        elif layer.upsampled:
-            x = node("Resize", x, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
-        at[layer.result] = x
+        at[layer.result] = node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]) if layer.pooled else x
     cropped = node("Slice", x, constant("origin", [0, 0]), size, constant("axes", [2, 3]))
     node("Sub", "noisy", cropped, output="denoised")
     return nodes, constants

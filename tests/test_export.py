@@ -24,6 +24,14 @@ def test_onnxruntime_gives_the_same_result_at_any_size(tmp_path, in_channels, ch
         assert np.abs(found - exact).max() <= 2 * np.abs(expected - exact).max() + 1e-6
 
 
+def test_no_upsampled_or_joined_image_is_built(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    export_onnx(tiny_unet(3, 12, 3), tmp_path / "student.onnx")
+    nodes = onnx.load(tmp_path / "student.onnx").graph.node
+    assert [sum(n.op_type == name for n in nodes) for name in ("Resize", "DepthToSpace")] == [0, 3]
+    assert all(list(n.attribute[0].ints) in ([2, 2], [3, 3]) for n in nodes if n.op_type == "Conv")
+
+
 def test_export_of_a_denoiser(tmp_path):
     pytest.importorskip("onnx")
     tiny_denoiser().export(tmp_path / "a.onnx")
