@@ -4,7 +4,7 @@ GPU_PYTHON ?= python3
 BIN = $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test ray-test lint aot bench gpu gpu-test clean
+.PHONY: demo test ray-test browser-test lint aot bench gpu gpu-test clean
 
 $(VENV)/.installed: setup.py pyproject.toml requirements.txt $(wildcard csrc/*)
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,13 @@ ray-test: $(VENV)/.installed
 	$(VENV)-ray/bin/pip install --quiet "ray[data]>=2.40"
 	$(VENV)-ray/bin/python -m pytest -q -m ray tests/labelling/test_ray.py
 
+# Gradio holds Pillow below 13: an environment of its own over the other one. Chromium and ChromeDriver come from the system.
+browser-test: $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)-app
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > $$($(VENV)-app/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/first.pth
+	$(VENV)-app/bin/pip install --quiet gradio selenium
+	$(VENV)-app/bin/python -m pytest -q -m browser tests/browser
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -47,4 +54,4 @@ gpu-test:
 	$(GPU_PYTHON) -m pytest -q -m gpu tests/gpu
 
 clean:
-	rm -rf $(VENV) $(VENV)-aot $(VENV)-ray build *.egg-info fastbsn/*.so
+	rm -rf $(VENV) $(VENV)-aot $(VENV)-ray $(VENV)-app build *.egg-info fastbsn/*.so

@@ -84,7 +84,7 @@ if __name__ == "__main__":  # benchmarks take find_nvcc from here
     setup(
         packages=[*find_packages(include=["fastbsn", "fastbsn.*"]), "fastbsn.kernels"],
         package_dir={"fastbsn.kernels": "kernels"},
-        package_data={"fastbsn": ["py.typed", "weights/*.safetensors"], "fastbsn.kernels": ["*.json"]},
+        package_data={"fastbsn": ["py.typed", "weights/*.safetensors", "report/templates/*.html"], "fastbsn.kernels": ["*.json"]},
         include_package_data=False,
         ext_modules=extensions(),
         cmdclass={"build_ext": BuildWithNvcc},

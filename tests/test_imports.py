@@ -24,7 +24,8 @@ LAYERS = [
     ("labelling",),
     ("scale",),
     ("denoiser",),
-    ("info", "demo", "commands", "__main__"),
+    ("report",),
+    ("app", "info", "demo", "commands", "__main__"),
 ]
 EXTENSION = "fastbsn._C"  # compiled
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,11 @@ from fastbsn.errors import FastBSNError, InputError
 
 if TYPE_CHECKING:
     from fastbsn.denoiser import Denoiser
+    from fastbsn.report import Report
 
 logger = logging.getLogger("fastbsn")
 STACKS = (".tif", ".tiff")
+REPORT = "report.html"
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
@@ -28,6 +31,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "--strength", type=float, default=1.0, help="0: the input, 1: as trained, up to 4: more, in twice the time (%(default)s)"
     )
     p.add_argument("--preview", action="store_true", help="also write NAME_before_after.png")
+    p.add_argument("--report", action="store_true", help="also write report.html: noise found, before | after, a table; to be looked at")
     p.add_argument("--overwrite", action="store_true")
 
 
@@ -42,17 +46,23 @@ def run(args: argparse.Namespace) -> int:
     chosen: dict[str, int] = {}  # images by model
     if args.model != "auto":
         denoisers[args.model] = open_model(args, args.model)
+    page = _page(args) if args.report else None
     done, skipped, failed = 0, 0, []
     for source, target in tqdm(jobs, unit="image", disable=None):
         if target.exists() and not args.overwrite:
             skipped += 1
             continue
         try:
-            _denoise_file(denoisers, chosen, args, source, target)
+            _denoise_file(denoisers, chosen, args, source, target, page)
             done += 1
         except FastBSNError as error:
             failed.append(str(error) if str(source) in str(error) else f"{source}: {error}")
     models = f" ({', '.join(f'{n} by {name}' for name, n in chosen.items())})" if args.model == "auto" and chosen else ""
+    if page and (done or failed):
+        for message in failed:
+            page.fail(message)
+        args.output.mkdir(parents=True, exist_ok=True)
+        page.write(args.output / REPORT)
     report(
         args,
         {"done": done, "skipped": skipped, "failed": failed, "models": chosen},
@@ -79,7 +89,16 @@ def _inputs(paths: list[Path]) -> list[tuple[Path, Path]]:
     return found
 
 
-def _denoise_file(denoisers: dict[str, Denoiser], chosen: dict[str, int], args: argparse.Namespace, source: Path, target: Path) -> None:
+def _page(args: argparse.Namespace) -> Report:
+    from fastbsn.report import Report
+
+    facts = {"model": args.model, "strength": f"{args.strength:g}", "device": args.device}
+    return Report(f"Denoised: {', '.join(str(path) for path in args.images)}", facts)
+
+
+def _denoise_file(
+    denoisers: dict[str, Denoiser], chosen: dict[str, int], args: argparse.Namespace, source: Path, target: Path, page: Report | None
+) -> None:
     import numpy as np
 
     from fastbsn.inference.choose import choose_model
@@ -105,7 +124,9 @@ def _denoise_file(denoisers: dict[str, Denoiser], chosen: dict[str, int], args: 
     chosen[name] = chosen.get(name, 0) + 1
     if name not in denoisers:
         denoisers[name] = open_model(args, name)
+    start = time.perf_counter()
     output = np.asarray(denoisers[name](array, axes=axes, data_range=args.data_range, strength=args.strength))
+    seconds = time.perf_counter() - start
     target.parent.mkdir(parents=True, exist_ok=True)
     if args.preview and set(axes) <= set("YXC"):  # a stack is no single picture
         write_image(target.with_name(target.stem + "_before_after.png"), _side_by_side(array, output, axes, args.data_range))
@@ -113,6 +134,8 @@ def _denoise_file(denoisers: dict[str, Denoiser], chosen: dict[str, int], args: 
         write_stack(target, output, axes)
     else:
         write_image(target, output)
+    if page:
+        page.add(str(target.relative_to(args.output)), array, output, axes, seconds)
 
 
 def _side_by_side(before: Any, after: Any, axes: str, data_range: float | None) -> Any:

@@ -47,23 +47,31 @@ def fit_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def fit(args: argparse.Namespace) -> int:
+    from fastbsn.report.training import training_report
     from fastbsn.training import ImageSet
     from fastbsn.training import fit as run_fit
 
     _start_over(args)
     workdir = args.output.with_name(args.output.name + ".run")
+    images, device = ImageSet.from_folder(args.noisy), device_of(args)
     run_fit(
-        ImageSet.from_folder(args.noisy),
+        images,
         minutes=args.minutes,
         steps=args.steps,
         noise=args.noise,
         seed=args.seed,
-        device=device_of(args),
+        device=device,
         workdir=workdir,
         output=args.output,
         init=_student(args.init) if args.init else None,
     )
-    report(args, {"student": str(args.output), "run": str(workdir)}, f"{args.output}: student; log and previews in {workdir}")
+    page = workdir / "report.html"
+    training_report(images, args.output, workdir, device).write(page)
+    report(
+        args,
+        {"student": str(args.output), "run": str(workdir), "report": str(page)},
+        f"{args.output}: student; log, previews and {page.name} in {workdir}",
+    )
     return 0
 
 
