@@ -1,0 +1,166 @@
+"""Labels at scale, as ratios of one run: the engine over the bare network, two processes over one, memory over the number of images.
+
+    python -m benchmarks.labelling --out benchmarks/results/labelling.json
+
+Rates are Mpixel/s with one thread per process on a CPU, with the GPU where there is one. *bare* computes the engine's own windows from
+memory and writes nothing; *one by one* reads, labels and writes one image after another. Memory is the peak of a process of its own.
+To be run on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness.images import SIGMA, photograph
+from benchmarks.harness.machine import ROOT, describe
+from benchmarks.subjects.networks import teacher
+from fastbsn.inference.frames import Frames
+from fastbsn.io.atomic import write_json
+from fastbsn.io.image_files import read_image, write_image
+from fastbsn.io.storage import open_storage
+from fastbsn.io.weights import save_networks, save_tensors
+from fastbsn.labelling import Labeller, Options
+from fastbsn.labelling.inputs import list_units
+from fastbsn.labelling.windows import Picture, Windows
+from fastbsn.nets import NoiseModel
+from fastbsn.pixels import white
+from fastbsn.training.imageset import to_tensor
+from fastbsn.training.labels import label_image, label_levels
+
+SIDES = {"tiny": (40, 72), "full": (256, 768)}  # pixels on a side, from and to
+WIDTH = {"tiny": 16, "full": 48}
+REPEAT = 3
+
+
+def make(folder: Path, count: int, scale: str) -> None:
+    """Noisy 8-bit colour images of mixed sizes in folder/noisy, and a teacher of random weights."""
+    rng = np.random.default_rng(0)
+    (folder / "noisy").mkdir(parents=True)
+    for i in range(count):
+        h, w = (int(v) for v in rng.integers(*SIDES[scale], 2))
+        y = photograph(3, h, w).numpy().transpose(1, 2, 0) + rng.normal(0, SIGMA, (h, w, 3))
+        write_image(folder / "noisy" / f"{i:05}.png", np.rint(y.clip(0, 1) * 255).astype(np.uint8))
+    net = teacher("light", 3, width=WIDTH[scale], modules=4)
+    torch.manual_seed(0)
+    networks = {"teacher": net, "noise_model": NoiseModel("gaussian", 3, net.feature_channels)}
+    save_networks(folder / "teacher.safetensors", networks, {"kind": "teacher", "noise": "gaussian"})
+
+
+def engine(source: Path, output: Path, model: Path, shard: tuple[int, int] = (0, 1)) -> dict[str, float]:
+    """Pixels and seconds of the engine, and the share of them that the device computes."""
+    labeller = Labeller(source, output, model, options=Options())
+    units = list_units(open_storage(source))[shard[0] :: shard[1]]
+    start = time.perf_counter()
+    rows = list(labeller.run(units))
+    seconds = time.perf_counter() - start
+    assert len(rows) == len(units) and labeller.written == len(units)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"pixels": labeller.windows.pixels, "seconds": seconds, "computing": labeller.windows.seconds / seconds, "peak_bytes": peak}
+
+
+def bare(source: Path, model: Path) -> dict[str, float]:
+    """The network on the engine's windows, from memory."""
+    labeller = Labeller(source, source, model)
+    images = [to_tensor(read_image(path)) for path in sorted(source.iterdir())]
+    frames = [Frames(x, 3, "CYX", data_range=white(x)) for x in images]
+    levels = [label_levels(labeller.job.predictor, f) for f in frames]
+    windows = Windows(labeller.job)
+    start = time.perf_counter()
+    for f, level in zip(frames, levels, strict=True):
+        for _ in windows.add(Picture(None, f, level)):
+            pass
+    windows.flush()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return {"pixels": windows.pixels, "seconds": time.perf_counter() - start}
+
+
+def one_by_one(source: Path, output: Path, model: Path) -> dict[str, float]:
+    predictor, pixels = Labeller(source, output, model).job.predictor, 0
+    output.mkdir()
+    start = time.perf_counter()
+    for path in sorted(source.iterdir()):
+        label = label_image(predictor, to_tensor(read_image(path))).label
+        save_tensors(output / f"{path.name}.safetensors", {"label": label}, {})
+        pixels += label.shape[1] * label.shape[2]
+    return {"pixels": pixels, "seconds": time.perf_counter() - start}
+
+
+def workers(source: Path, output: Path, model: Path, count: int) -> list[dict[str, float]]:
+    """`engine` in processes of their own, all at the same time."""
+    command = [sys.executable, "-m", "benchmarks.labelling", "--worker", str(source), str(output), str(model)]
+    started = [subprocess.Popen([*command, f"{i}/{count}"], stdout=subprocess.PIPE, cwd=ROOT) for i in range(count)]
+    return [json.loads(process.communicate()[0]) for process in started]
+
+
+def rate(found: list[dict[str, float]]) -> float:
+    return sum(f["pixels"] for f in found) / max(f["seconds"] for f in found) / 1e6
+
+
+def run(scale: str, count: int, repeat: int) -> dict[str, Any]:
+    rounds = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make(folder / "whole", count, scale)
+        make(folder / "half", count // 2, scale)
+        model = folder / "whole" / "teacher.safetensors"
+        source, half = folder / "whole" / "noisy", folder / "half" / "noisy"
+        for i in range(repeat):
+            out = folder / f"out{i}"
+            out.mkdir()
+            plain, ours = bare(source, model), engine(source, out / "engine", model)
+            simple = one_by_one(source, out / "simple", model)
+            one, two = workers(source, out / "one", model, 1), workers(source, out / "two", model, 2)
+            small = workers(half, out / "half", model, 1)
+            rounds.append(
+                {
+                    "bare_mpixel_s": rate([plain]),
+                    "engine_mpixel_s": rate([ours]),
+                    "one_by_one_mpixel_s": rate([simple]),
+                    "engine_over_bare": rate([ours]) / rate([plain]),
+                    "engine_over_one_by_one": rate([ours]) / rate([simple]),
+                    "computing": ours["computing"],
+                    "two_over_one": rate(two) / rate(one),
+                    "peak_bytes": one[0]["peak_bytes"],
+                    "peak_bytes_half_as_many": small[0]["peak_bytes"],
+                }
+            )
+    median = {key: float(np.median([r[key] for r in rounds])) for key in rounds[0]}
+    return {"machine": describe(), "images": count, "sides": SIDES[scale], "rounds": rounds, "median": median}
+
+
+def main(argv: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--images", type=int, default=200)
+    p.add_argument("--scale", choices=tuple(SIDES), default="full")
+    p.add_argument("--repeat", type=int, default=REPEAT, help="rounds, of which the median is reported (%(default)s)")
+    p.add_argument("--out", type=Path, help="JSON file")
+    p.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    args = p.parse_args(argv)
+    torch.set_num_threads(1)
+    if args.worker:
+        source, output, model, shard = args.worker
+        i, n = map(int, shard.split("/"))
+        print(json.dumps(engine(Path(source), Path(output), Path(model), (i, n))))
+        return 0
+    result = run(args.scale, args.images, args.repeat)
+    for key, value in result["median"].items():
+        print(f"{key:>26} {value:.3f}")
+    if args.out:
+        write_json(args.out, result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
