@@ -29,7 +29,8 @@ def to_unit(x: Tensor) -> Tensor:
 def as_unit(image: np.ndarray, gray: bool = False) -> np.ndarray:
     """Image [H, W] or [H, W, C] -> float64 [C, H, W] in [0, 1]; alpha is dropped, `gray` takes the luma of colour."""
     scale = white(image)
-    x = np.atleast_3d(image).astype(np.float64)[..., :3] / scale
+    x = np.atleast_3d(image)
+    x = x[..., : {2: 1, 4: 3}.get(x.shape[2], x.shape[2])].astype(np.float64) / scale
     if gray and x.shape[2] == 3:
         x = np.rint(x @ LUMA * 255)[..., None] / 255 if scale == 255 else (x @ LUMA)[..., None]
     return x.transpose(2, 0, 1)

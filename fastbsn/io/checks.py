@@ -12,7 +12,7 @@ import tifffile
 
 from fastbsn.errors import FileFormatError
 
-DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
 # Bytes that one stored byte can stand for, by TIFF compression: none, LZW, deflate, deflate; others at most as zstd.
 _TIFF_RATIOS = {1: 1, 5: 4096, 8: 1032, 32946: 1032}
 _MAX_RATIO = 2**15
@@ -23,6 +23,7 @@ _MAX_SCANS = 100  # of a progressive JPEG; each one costs a pass over the image
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # the next marker in entropy-coded data
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_MAX_SAMPLES = 2**10  # of a TIFF pixel
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
@@ -39,9 +40,9 @@ def check_dtype(dtype: np.dtype | None) -> None:
         raise FileFormatError(f"samples are {dtype or 'of an unknown type'}; expected one of {', '.join(DTYPES)}: convert the file")
 
 
-def check_png(data: bytes, max_pixels: int) -> None:
-    """Every chunk with its checksum up to IEND, and pixel data that inflate to the size in the header."""
-    position, name, header, packed = 8, b"", b"", []
+def check_png(data: bytes, max_pixels: int) -> list[tuple[bytes, bytes]]:
+    """Every chunk with its checksum up to IEND, and pixel data that inflate to the size in the header; returns the other chunks."""
+    position, name, header, packed, others = 8, b"", b"", [], []
     while name != b"IEND":
         length = int.from_bytes(data[position : position + 4], "big")
         name, body = data[position + 4 : position + 8], data[position + 8 : position + 8 + length]
@@ -55,10 +56,15 @@ def check_png(data: bytes, max_pixels: int) -> None:
                 raise FileFormatError(f"the first chunk is {name!r} with {length} bytes; expected a PNG header")
             header = body
             check_size(int.from_bytes(body[:4], "big"), int.from_bytes(body[4:8], "big"), max_pixels)
+        if name == b"acTL":
+            raise FileFormatError("an animated PNG; expected one picture: save its frames as files, or as pages of a TIFF")
         if name == b"IDAT":
             packed.append(body)
+        else:
+            others.append((name, body))
         position += 12 + length
     _check_pixel_data(header, packed)
+    return others
 
 
 def _check_pixel_data(header: bytes, packed: list[bytes]) -> None:
@@ -76,23 +82,31 @@ def _check_pixel_data(header: bytes, packed: list[bytes]) -> None:
         raise FileFormatError(f"the pixel data end after {total} bytes; {width} x {height} pixels need {expected} and a checksum")
 
 
-def check_jpeg(data: bytes, max_pixels: int) -> None:
-    """Every marker up to the end of the image: one frame, few scans, and enough bytes for the size in the header."""
-    position, scans, frame = 2, 0, b""
+def check_jpeg(data: bytes, max_pixels: int) -> bool:
+    """Every marker up to the end of the image: one frame, few scans, and enough bytes for the size in the header.
+
+    Returns:
+        Whether there is an end-of-image marker; without one, the file must have a single scan, as all sequential ones with
+        interleaved components do: whether further scans are missing could not be known.
+    """
+    position, scans, frame, frame_marker, whole, ended = 2, 0, b"", 0, False, False
     while match := _JPEG_MARKER.search(data, position):
         marker, position = match[1][0], match.end()
         if marker == 0xD9:
+            ended = True
             break
         length = int.from_bytes(data[position : position + 2], "big")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if frame:
                 raise FileFormatError("two frame headers; expected one")
-            frame = data[position + 2 : position + length]
+            frame, frame_marker = data[position + 2 : position + length], marker
             check_size(int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big"), max_pixels)
         scans += marker == 0xDA
+        if marker == 0xDA:  # sequential, with all components interleaved: the only scan
+            whole = frame_marker in (0xC0, 0xC1) and data[position + 2 : position + 3] == frame[5:6]
         position += max(length, 2)
-    else:
-        raise FileFormatError(f"truncated: {len(data)} bytes without an end-of-image marker")
+    if not ended and not (scans == 1 and whole):
+        raise FileFormatError(f"truncated: {len(data)} bytes, {scans} scans and no end-of-image marker")
     if len(frame) < 9 or not 1 <= scans <= _MAX_SCANS:
         raise FileFormatError(f"{scans} scans and {len(frame)} bytes of frame header; expected 1 to {_MAX_SCANS}, and at least 9")
     factors = frame[7::3]
@@ -100,6 +114,7 @@ def check_jpeg(data: bytes, max_pixels: int) -> None:
     width, height = int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big")
     if width * height > len(data) * 8 * block:
         raise FileFormatError(f"{len(data)} bytes cannot hold {width} x {height} pixels")
+    return ended
 
 
 def check_tiff(file: BinaryIO) -> None:
@@ -136,15 +151,21 @@ def check_tiff(file: BinaryIO) -> None:
 def check_page(page: tifffile.TiffPage, file_size: int, max_pixels: int) -> int:
     """Size, sample type, kind of colour, and segments inside a file of `file_size` bytes; returns the bytes they take."""
     check_size(page.imagewidth, page.imagelength, max_pixels)
-    check_dtype(page.dtype)
-    if page.imagedepth != 1 or not 1 <= page.samplesperpixel <= 4:
-        raise FileFormatError(f"depth {page.imagedepth} and {page.samplesperpixel} samples per pixel; expected 1, and 1 to 4")
+    if page.dtype is None or page.dtype != np.bool_:  # one bit
+        check_dtype(page.dtype)
+    assert page.dtype is not None
+    if page.imagedepth != 1 or not 1 <= page.samplesperpixel <= _MAX_SAMPLES:
+        raise FileFormatError(f"depth {page.imagedepth} and {page.samplesperpixel} samples per pixel; expected 1, and 1 to {_MAX_SAMPLES}")
     kinds = tifffile.PHOTOMETRIC
-    if page.photometric not in (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB, kinds.YCBCR):
-        raise FileFormatError(f"photometric interpretation {page.photometric!r}; expected gray or RGB: convert the file")
+    if page.photometric not in (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB, kinds.YCBCR, kinds.PALETTE, kinds.SEPARATED):
+        raise FileFormatError(f"photometric interpretation {page.photometric!r}; expected gray, RGB, palette or CMYK: convert the file")
+    if page.photometric == kinds.PALETTE and (page.dtype.itemsize > 2 or page.samplesperpixel > 1 or page.colormap is None):
+        raise FileFormatError(f"a palette of {page.dtype} indices, {page.samplesperpixel} per pixel; expected one of at most 16 bits")
     stored = sum(page.databytecounts)
     segments = zip(page.dataoffsets, page.databytecounts, strict=True)
     possible = stored * _TIFF_RATIOS.get(page.compression, _MAX_RATIO)
-    if not all(o > 0 and n > 0 and o + n <= file_size for o, n in segments) or page.nbytes > possible:
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else min(page.bitspersample)
+    packed = page.nbytes * bits // (8 * page.dtype.itemsize)  # of 12 bits, or 1
+    if not all(o > 0 and n > 0 and o + n <= file_size for o, n in segments) or packed > possible:
         raise FileFormatError(f"truncated: {page.nbytes} bytes of pixels from {stored} stored ones, in a file of {file_size}")
     return stored

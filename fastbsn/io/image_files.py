@@ -1,39 +1,66 @@
-"""Single images: PNG and JPEG (OpenCV), TIFF (tifffile), NumPy. RGB order; nothing is decoded before the file is checked.
+"""Image files: which format has which reader and writer. RGB order; nothing is decoded before the file is checked.
 
-JPEG orientation tags are applied, so that a picture stands as viewers show it and still does when it is written without the tag.
-PNG colour chunks (gAMA, iCCP, sRGB) are ignored: pixel values are those in the file.
+PNG by imagecodecs, which keeps 16 bits and gray with alpha; JPEG, WebP and BMP by Pillow, which keeps their metadata; TIFF by tifffile.
+Pixel values are those in the file, colour profiles are not applied.
 """
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
+from typing import BinaryIO
 
-import cv2
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
 from fastbsn.errors import FileFormatError, InputError
 from fastbsn.io.atomic import atomic_file, read_bytes, write_bytes
-from fastbsn.io.checks import DTYPES, check_dtype, check_jpeg, check_page, check_png, check_size, check_tiff
+from fastbsn.io.checks import DTYPES, check_dtype, check_size
+from fastbsn.io.picture import Picture, interleaved
+from fastbsn.io.pillow_files import encode_pillow, read_pillow
+from fastbsn.io.png_files import encode_png, read_png
+from fastbsn.io.tiff_files import read_tiff, write_tiff
 
 MAX_PIXELS = 2**28  # 16384 x 16384
 MAX_FILE = 2**34  # bytes
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".npy": "NPY"}
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".npy": "NPY",
+}
 SUFFIXES = tuple(FORMATS)
+NAMES = "PNG, JPEG, WebP, BMP, TIFF or .npy"
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
+    b"RIFF": "WEBP",
+    b"BM": "BMP",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
     b"\x93NUMPY": "NPY",
 }
-_WRITABLE = {"PNG": ("uint8", "uint16"), "JPEG": ("uint8",), "TIFF": DTYPES, "NPY": DTYPES}
+# Sample types, and numbers of channels beside one.
+_WRITABLE = {
+    "PNG": (("uint8", "uint16"), (2, 3, 4)),
+    "JPEG": (("uint8",), (3,)),
+    "WEBP": (("uint8",), (3, 4)),
+    "BMP": (("uint8",), (3,)),
+    "TIFF": (DTYPES, (3, 4)),
+    "NPY": (DTYPES, None),
+}
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -48,61 +75,120 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in FORMATS and p.name[0] != "." and p.is_file())
 
 
-def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDArray:
-    """Read one image.
+def read_picture(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read a file with everything in it.
 
     Args:
         path: a file with one of SUFFIXES, whose content is what the suffix says.
         max_pixels: refuse larger images, by their header and before anything is allocated.
-
-    Returns:
-        [H, W] (gray) or [H, W, C] (RGB, RGBA) in the file's dtype. In a PNG, gray with alpha becomes RGBA and a palette RGB(A).
 
     Raises:
         InputError: no such file, or an unknown suffix.
         FileFormatError: truncated, damaged, too large, another format than the suffix says, or an unsupported kind of pixel.
     """
     path = Path(path)
-    _format(path)
-    return decode_image(read_bytes(path, MAX_FILE), str(path), max_pixels)
+    if _format(path) != "TIFF":
+        return decode_picture(io.BytesIO(read_bytes(path, MAX_FILE)), str(path), max_pixels)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; check the name")
+    with open(path, "rb") as file:  # pages are read one by one
+        picture = decode_picture(file, str(path), max_pixels)
+    picture.kept["source"] = path
+    return picture
 
 
-def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDArray:
-    """`read_image` of a file that is in memory; its name has one of SUFFIXES and stands in the messages."""
-    kind = _format(Path(name))
-    found = next((format for magic, format in _MAGIC.items() if data.startswith(magic)), "unknown")
+def decode_picture(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
+    """`read_picture` of an open file; its name has one of SUFFIXES and stands in the messages."""
+    kind, start = _format(Path(name)), file.read(16)
+    found = next((format for magic, format in _MAGIC.items() if start.startswith(magic)), "unknown")
     if found != kind:
         raise FileFormatError(f"{name}: the content is {found} and the name says {kind}; rename or convert the file")
-    read = {"PNG": _read_png, "JPEG": _read_jpeg, "TIFF": _read_tiff, "NPY": _read_npy}[kind]
+    file.seek(0)
     try:
-        return read(data, max_pixels)
+        if kind == "TIFF":
+            return read_tiff(file, max_pixels)
+        if kind in ("PNG", "NPY"):
+            return (read_png if kind == "PNG" else _read_npy)(file.read(), max_pixels)
+        return read_pillow(file.read(), kind, max_pixels)
     except FileFormatError as error:
         raise FileFormatError(f"{name}: {error}") from error
+    except MemoryError as error:
+        raise InputError(f"{name}: too large for the memory of this machine; cut the image into parts") from error
     except Exception as error:  # the decoders document no exceptions, and a damaged file provokes any
         raise FileFormatError(f"{name}: damaged {kind} file ({type(error).__name__}: {error}); copy or export it again") from error
 
 
-def write_image(path: str | os.PathLike[str], array: NDArray, quality: int = 95) -> None:
+def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDArray:
+    """Read a file of one image.
+
+    Args:
+        path, max_pixels: see `read_picture`.
+
+    Returns:
+        [H, W] (gray) or [H, W, C] (gray and alpha, RGB, RGBA, or channels of any other meaning) in the file's dtype.
+
+    Raises:
+        InputError, FileFormatError: see `read_picture`; or more than one image.
+    """
+    return _single(read_picture(path, max_pixels), str(path))
+
+
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDArray:
+    """`read_image` of a file that is in memory; its name has one of SUFFIXES and stands in the messages."""
+    return _single(decode_picture(io.BytesIO(data), name, max_pixels), name)
+
+
+def _single(picture: Picture, name: str) -> NDArray:
+    part, *others = picture.parts
+    if others or set(part.axes) & set("TZ"):
+        raise FileFormatError(f"{name}: a stack, {part.axes} of shape {part.array.shape}, or images of several sizes; expected one image")
+    return np.ascontiguousarray(part.pixels)
+
+
+def write_picture(path: str | os.PathLike[str], picture: Picture, arrays: Sequence[NDArray], quality: int | None = None) -> None:
+    """Write results as a file like the one that was read: metadata, compression, bit depth, pages and their order.
+
+    Args:
+        path: of the same format.
+        picture: from `read_picture`; of a TIFF, its file must still be there.
+        arrays: one for each of its parts, of the same shapes and dtypes.
+        quality: of JPEG and WebP, 0 to 100; None: as the input was compressed.
+
+    Raises:
+        StorageError: the write did not complete; the old file is intact.
+    """
+    path = Path(path)
+    if picture.kind == "TIFF":
+        write_tiff(path, picture, list(arrays))
+    elif picture.kind == "NPY":
+        write_image(path, arrays[0])
+    elif picture.kind == "PNG":
+        write_bytes(path, encode_png(arrays[0], picture))
+    else:
+        write_bytes(path, encode_pillow(arrays[0], picture.kind, picture, quality))
+
+
+def write_image(path: str | os.PathLike[str], array: NDArray, quality: int | None = None) -> None:
     """Write one image atomically, in the format of the suffix. `read_image` gives the same array back, except from a JPEG.
 
     Args:
         path: with one of SUFFIXES.
-        array: [H, W], [H, W, 3] (RGB) or [H, W, 4] (RGBA; not for JPEG), not empty; .npy takes any number of channels.
-            PNG holds uint8 and uint16, JPEG uint8, TIFF and .npy also float16, float32 and float64.
-        quality: of a JPEG, 0 to 100.
+        array: [H, W], [H, W, 3] (RGB), [H, W, 4] (RGBA; PNG, WebP, TIFF) or [H, W, 2] (gray and alpha; PNG), not empty; .npy takes any
+            number of channels. PNG holds uint8 and uint16, JPEG, WebP and BMP uint8, TIFF and .npy integers to 32 bits and floats.
+        quality: of a JPEG or WebP, 0 to 100, 95 by default.
 
     Raises:
         InputError: an unknown suffix, or an array that the format cannot hold.
         StorageError: the write did not complete; the old file is intact.
     """
     path, array = Path(path), np.asarray(array)
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)  # OpenCV would take the bytes as they are
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     kind = _format(path)
-    channels = (3,) if kind == "JPEG" else (3, 4)
-    shape_fits = array.ndim == 2 or (array.ndim == 3 and (array.shape[2] in channels or kind == "NPY"))
-    if array.dtype.name not in _WRITABLE[kind] or not array.size or not shape_fits:
+    dtypes, channels = _WRITABLE[kind]
+    shape_fits = array.ndim == 2 or (array.ndim == 3 and (channels is None or array.shape[2] in channels))
+    if array.dtype.name not in dtypes or not array.size or not shape_fits:
         raise InputError(
-            f"{path}: the array is {array.dtype} {array.shape}; {kind} holds {', '.join(_WRITABLE[kind])} as [H, W] or [H, W, C] "
+            f"{path}: the array is {array.dtype} {array.shape}; {kind} holds {', '.join(dtypes)} as [H, W] or [H, W, C] "
             f"with C in {channels}: convert it, or write .npy"
         )
     if kind == "TIFF":
@@ -112,8 +198,7 @@ def write_image(path: str | os.PathLike[str], array: NDArray, quality: int = 95)
         with atomic_file(path, array.nbytes) as file:
             np.save(file, array, allow_pickle=False)
     else:
-        options = [cv2.IMWRITE_JPEG_QUALITY, quality] if kind == "JPEG" else []
-        write_bytes(path, cv2.imencode(path.suffix.lower(), _swap(array), options)[1].tobytes())
+        write_bytes(path, encode_png(array) if kind == "PNG" else encode_pillow(array, kind, None, quality))
 
 
 def _format(path: Path) -> str:
@@ -122,51 +207,7 @@ def _format(path: Path) -> str:
     return FORMATS[path.suffix.lower()]
 
 
-def _swap(array: NDArray) -> NDArray:
-    """RGB(A) <-> BGR(A)."""
-    return array if array.ndim == 2 else np.ascontiguousarray(array[..., [2, 1, 0, 3][: array.shape[2]]])
-
-
-def _decode(data: bytes, flags: int) -> NDArray:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if image is None:
-        raise FileFormatError("OpenCV cannot decode it: damaged, or of an unsupported kind")
-    return _swap(image)
-
-
-def _read_png(data: bytes, max_pixels: int) -> NDArray:
-    check_png(data, max_pixels)
-    return _decode(data, cv2.IMREAD_UNCHANGED)
-
-
-def _read_jpeg(data: bytes, max_pixels: int) -> NDArray:
-    check_jpeg(data, max_pixels)
-    return _decode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)  # IMREAD_UNCHANGED would ignore the orientation
-
-
-def _read_tiff(data: bytes, max_pixels: int) -> NDArray:
-    file = io.BytesIO(data)
-    check_tiff(file)
-    file.seek(0)
-    with tifffile.TiffFile(file) as tiff:
-        if len(tiff.pages) != 1:
-            raise FileFormatError(f"{len(tiff.pages)} pages; expected 1: use fastbsn.io.stacks.read_stack")
-        page = tiff.pages.first
-        check_page(page, len(data), max_pixels)
-        image = page.asarray()
-    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and image.ndim == 3:
-        image = np.ascontiguousarray(np.moveaxis(image, 0, -1))
-    return standard(image, page)
-
-
-def standard(image: NDArray, page: tifffile.TiffPage) -> NDArray:
-    """Samples of a TIFF page in the byte order of this machine, white above black."""
-    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and image.dtype.kind == "u":
-        image = np.iinfo(image.dtype).max - image
-    return image.astype(image.dtype.newbyteorder("="), copy=False)
-
-
-def _read_npy(data: bytes, max_pixels: int) -> NDArray:
+def _read_npy(data: bytes, max_pixels: int) -> Picture:
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
@@ -181,4 +222,4 @@ def _read_npy(data: bytes, max_pixels: int) -> NDArray:
     if not needed or len(data) - start != needed:
         raise FileFormatError(f"{len(data) - start} bytes of values; {dtype} {shape} needs {needed}")
     array = np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
-    return array.astype(dtype.newbyteorder("="), order="C")
+    return interleaved(array.astype(dtype.newbyteorder("="), order="C"), "NPY")

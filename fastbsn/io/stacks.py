@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from fastbsn.errors import FileFormatError, InputError
 from fastbsn.io.atomic import atomic_file
-from fastbsn.io.checks import DTYPES, check_dtype, check_page, check_tiff
-from fastbsn.io.image_files import MAX_PIXELS, standard
+from fastbsn.io.checks import DTYPES, check_tiff
+from fastbsn.io.image_files import MAX_PIXELS, decode_picture
+from fastbsn.io.tiff_files import AXES
 
-AXES = "TZCYX"
 _IMAGEJ_ORDER = "TZCYXS"
 _IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
 
@@ -45,16 +45,10 @@ def read_stack(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tu
 
 def decode_stack(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> tuple[NDArray, str]:
     """`read_stack` of an open file; the name stands in the messages."""
-    try:
-        size = file.seek(0, 2)
-        check_tiff(file)
-        file.seek(0)
-        with tifffile.TiffFile(file, name="stack", _multifile=False) as tiff:
-            return _read(tiff, size, max_pixels)
-    except FileFormatError as error:
-        raise FileFormatError(f"{name}: {error}") from error
-    except Exception as error:  # tifffile documents no exceptions, and a damaged file provokes any
-        raise FileFormatError(f"{name}: damaged TIFF file ({type(error).__name__}: {error}); copy or export it again") from error
+    part, *others = decode_picture(file, name, max_pixels).parts
+    if others:
+        raise FileFormatError(f"{name}: {len(others) + 1} image series; expected 1: use fastbsn.io.image_files.read_picture")
+    return part.array, part.axes
 
 
 def count_pages(data: bytes) -> int:
@@ -67,32 +61,12 @@ def count_pages(data: bytes) -> int:
         return 1
 
 
-def _read(tiff: tifffile.TiffFile, file_size: int, max_pixels: int) -> tuple[NDArray, str]:
-    if len(tiff.series) != 1:
-        raise FileFormatError(f"{len(tiff.series)} image series; expected 1: split the file")
-    series = tiff.series[0]
-    check_dtype(series.dtype)
-    pages = [page.aspage() for page in series.pages if page is not None]
-    stored = sum(check_page(page, file_size, max_pixels) for page in pages)
-    # ImageJ may store a stack as one block behind its only page; then the series alone knows how long it is.
-    held = series.dataoffset is not None and series.dataoffset + series.nbytes <= file_size
-    if stored > file_size or (not held and series.nbytes > sum(page.nbytes for page in pages)):
-        raise FileFormatError(f"truncated: shape {series.shape} from {len(pages)} pages of {stored} bytes, in a file of {file_size}")
-    array = standard(series.asarray(), pages[0])
-    axes = series.axes.replace("I", "T").replace("Q", "T")
-    if "C" not in axes:
-        axes = axes.replace("S", "C")
-    if len(set(axes)) != len(axes) or not set(axes) <= set(AXES):
-        raise FileFormatError(f"axes {series.axes} of shape {series.shape}; expected each of {AXES} at most once")
-    return array, axes
-
-
 def write_stack(path: str | os.PathLike[str], array: NDArray, axes: str) -> None:
     """Write a TIFF stack atomically, as an ImageJ hyperstack where that format can hold it.
 
     Args:
         path: .tif or .tiff.
-        array: uint8, uint16, float16, float32 or float64, not empty.
+        array: integers of 8 to 32 bits, float16, float32 or float64, not empty.
         axes: one letter of T, Z, C, Y, X per dimension; a last C of 3 or 4 is colour.
 
     Raises:
