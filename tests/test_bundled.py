@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastbsn import Denoiser
-from fastbsn.evaluation.drawn import smooth
+from fastbsn.evaluation.drawn import gradient, letterboxed, smooth, smooth_noise, text, upscaled, white_noise
 from fastbsn.evaluation.metrics import psnr
 
 SIDE = 384
@@ -23,3 +23,40 @@ def test_any_picture_gets_better(name, sigma):
         noisy = clean + (sigma / 255 * np.random.default_rng(seed).standard_normal(clean.shape)).astype(np.float32)
         found = psnr(clean, d(noisy, channel_axis=0, data_range=1.0))
         assert found > (psnr(clean, noisy) + GAIN[sigma] if sigma else 50), f"picture {seed}"
+
+
+PHOTO = ("color-photo", "color-photo-fast")
+
+
+@pytest.mark.parametrize("name", PHOTO)
+def test_models_of_photographs_know_other_noise_than_white(name):
+    """Noise that is smooth or alike in all channels, which a model of independent noise leaves alone."""
+    d = Denoiser.from_pretrained(name, device="cpu")
+    for seed in range(3):
+        x = upscaled(SIDE, np.random.default_rng(seed))
+        for noise, gain in (
+            (smooth_noise(x.shape, 6, np.random.default_rng(9)), 2.0),
+            *((white_noise(x.shape, 25, rho, np.random.default_rng(9)), 7.0) for rho in (0, 0.5, 1)),
+        ):
+            found = psnr(x.transpose(2, 0, 1), d(x + noise, data_range=1.0).transpose(2, 0, 1))
+            assert found > psnr(x.transpose(2, 0, 1), (x + noise).transpose(2, 0, 1)) + gain
+
+
+@pytest.mark.parametrize("name", PHOTO)
+def test_bars_do_not_switch_denoising_off_beside_them(name):
+    d = Denoiser.from_pretrained(name, device="cpu")
+    x = upscaled(256, np.random.default_rng(8))
+    y = x + white_noise(x.shape, 25, 0.0, np.random.default_rng(9))
+    part, middle = slice(64, 192), x[64:192].transpose(2, 0, 1)
+    alone, boxed = (
+        psnr(middle, d(v, data_range=1.0)[w].transpose(2, 0, 1)) for v, w in ((y[part], slice(None)), (letterboxed(y, 0.25), part))
+    )
+    assert boxed > alone - 0.5
+
+
+@pytest.mark.parametrize("name", PHOTO)
+def test_a_picture_without_noise_stays_as_it_is(name):
+    d = Denoiser.from_pretrained(name, device="cpu")
+    for draw in (gradient, smooth, text):
+        x = draw(256, np.random.default_rng(1))
+        assert psnr(x.transpose(2, 0, 1), d(x, data_range=1.0).transpose(2, 0, 1)) > 40, draw.__name__

@@ -58,7 +58,7 @@ def test_linked_files_exist():
     assert links and not [link for link in links if not (ROOT / link).exists()]
 
 
-@pytest.mark.parametrize("name", ["gray-awgn", "color-awgn"])
+@pytest.mark.parametrize("name", ["gray-awgn", "color-awgn", "color-photo", "color-photo-fast"])
 def test_bundled_models_are_small_and_denoise(name, rng):
     from fastbsn import Denoiser
 
@@ -69,4 +69,4 @@ def test_bundled_models_are_small_and_denoise(name, rng):
         noisy = (clean + rng.normal(0, sigma / 255, clean.shape)).astype(np.float32)
         output = d(noisy, data_range=1.0)
         assert np.std(output - clean) < share * np.std(noisy - clean)
-    assert d.header_["kind"] == "student" and d.header_["noise"] == "gaussian"
+    assert d.header_["kind"] == "student" and d.header_["noise"] == ("camera" if "photo" in name else "gaussian")
