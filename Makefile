@@ -45,6 +45,8 @@ aot: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.cpu
+	$(PYTHON) -m venv $(VENV)-engines && $(VENV)-engines/bin/pip install --quiet openvino onnxruntime pyoidn
+	$(BIN)/python -m benchmarks.engines --out benchmarks/results/local/engines.json --sizes 512x512 1920x1080 --python $(VENV)-engines/bin/python
 
 # On a GPU machine with its own torch, triton and nvcc; installs nothing. OUT is a folder outside the checkout.
 gpu:

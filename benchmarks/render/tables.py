@@ -198,6 +198,19 @@ def int8(result: Row) -> str:
     return "\n\n".join([table(columns, lines), f"{note} {machine(result['machine'])}"])
 
 
+def engines(result: Row) -> str:
+    lines = []
+    for r in result["rows"]:
+        name = [r["size"].replace("x", " x "), str(r["threads"]), r["engine"]]
+        if r["status"] == "measured":
+            numbers = [f"{r['wall_s']:.3g}", f"{r['cpu_s']:.3g}", str(r["peak_mib"])]
+            lines.append([*name, *numbers, _number(r["psnr"], 2), _number(r.get("psnr_difference"), 4, True)])
+        else:
+            lines.append([*name, r["status"], "", "", "", r["reason"]])
+    columns = ["image", "threads", "engine", "wall, s", "CPU, s", "peak memory, MiB", "PSNR, dB", "PSNR - fp32, dB"]
+    return "\n\n".join([table(columns, lines, 3), f"{result['model']}. {machine(result['machine'])}"])
+
+
 TABLES: dict[str, Callable[[Any], str]] = {
     "cpu": cpu,
     "gpu": gpu,
@@ -207,6 +220,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "speedrun": speedrun,
     "quality": quality,
     "int8": int8,
+    "engines": engines,
 }
 
 
