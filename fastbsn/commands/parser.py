@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fastbsn.commands import denoise, evaluate, label, model, train
+from fastbsn.commands import app, denoise, evaluate, label, model, train
 from fastbsn.version import __version__
 
 
@@ -23,6 +23,7 @@ COMMANDS = {
         denoise.arguments,
         denoise.run,
     ),
+    "app": Command("A page in the browser, on this machine alone, to choose model and strength by eye.", app.arguments, app.run),
     "fit": Command("Both stages in one command: noisy images in, student out.", train.fit_arguments, train.fit),
     "train": Command("Stage 1: train a teacher on noisy images.", train.train_arguments, train.train),
     "label": Command("Write one pseudo-label per noisy image; run again after any interruption.", label.arguments, label.run),
