@@ -17,7 +17,7 @@ def _version(package: str) -> str | None:
 
 
 def environment() -> dict[str, Any]:
-    """{"fastbsn", "python", "platform", "packages", "devices", "device", "dtype", "backends", "models"}; see `backends.status`."""
+    """Versions, devices and models of this machine, and the choices of `backends.status`."""
     import torch
 
     from fastbsn import backends
@@ -49,4 +49,6 @@ def render(found: dict[str, Any]) -> str:
     for choice in ("device", "dtype"):
         lines.append(f"chosen {choice}: {found[choice][0]} ({found[choice][1]})")
     lines += ["backends"] + [f"  {name}: {reason or 'usable'}" for name, reason in found["backends"].items()]
+    check = found["self_check"]
+    lines += [f"self-check: {check['rule']}"] + [f"  {kernels}: {result}" for kernels, result in check["results"].items()]
     return "\n".join([*lines, "models", *(f"  {m}" for m in found["models"])])

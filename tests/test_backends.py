@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastbsn import backends
 from fastbsn.backends import reference, resolve_device, resolve_dtype, select, status
 from fastbsn.errors import BackendError
+from fastbsn.names import BACKENDS
 from fastbsn.nets import DBSN, NoiseModel, pad_to_multiple
+from fastbsn.ops import dispatch
 from tests.tiny import tiny_unet
 
 CPU = torch.device("cpu")
@@ -128,7 +129,7 @@ def test_only_our_networks_can_be_prepared():
 def test_status_gives_a_reason_for_every_backend():
     found = status(device="cpu")
     assert found["device"] == ["cpu", "asked for"] and found["dtype"][0] in ("float32", "bfloat16")
-    assert set(found["backends"]) == set(backends.NAMES)
+    assert set(found["backends"]) == set(BACKENDS)
     assert found["backends"]["reference"] is None
     assert all(isinstance(found["backends"][name], str) for name in ("cuda", "triton"))
 
@@ -180,7 +181,7 @@ class TestDevice:
 
     @pytest.fixture(autouse=True)
     def machine(self, monkeypatch):
-        monkeypatch.setattr(backends, "_warned", set())
+        monkeypatch.setattr(dispatch, "_warned", set())
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         for name, value in {
             "is_available": True,
@@ -300,10 +301,8 @@ def test_without_accelerators_everything_works_and_names_raise(situation):
 
 def test_reference_backend_runs_the_references(monkeypatch):
     """Also where the operations would choose Triton by themselves."""
-    from fastbsn.ops import dispatch
-
     seen = []
     original = dispatch.use_triton
-    monkeypatch.setattr("fastbsn.ops.masked_conv.use_triton", lambda x, *c: seen.append(dispatch._choice.name) or original(x, *c))
+    monkeypatch.setattr("fastbsn.ops.masked_conv.use_triton", lambda x, *c, **k: seen.append(dispatch._choice.name) or original(x, *c, **k))
     select(DBSN(1, 8, 1, "light"), device="cpu", backend="reference")(torch.rand(1, 1, 9, 9))
     assert seen and set(seen) == {"reference"}

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Each layer may import the layers above it in this list, and itself.
 LAYERS = [
-    ("errors", "signals", "version"),
+    ("errors", "names", "signals", "version"),
     ("pixels",),
     ("ops",),
     ("nets",),

@@ -13,7 +13,7 @@ from benchmarks.harness.timing import Run
 from benchmarks.subjects.networks import flop_per_pixel, weight_bytes
 from benchmarks.subjects.rewrites import on_ops
 from benchmarks.subjects.versions import SHORT, Cast, compiled, conv_relu, eager, eager_fp32
-from fastbsn import backends, ops
+from fastbsn import ops
 from fastbsn.nets.dbsn import MDC, MaskedConv2d, Residual
 
 SIDE = {"tiny": 24, "cpu": 96, "gpu": 512, "full": 1024}
@@ -63,7 +63,7 @@ def _subject(name: str, side: int, small: bool, device: torch.device) -> Subject
 def cases(scale: str) -> Sequence[Case]:
     versions = {"eager fp32 NCHW": Version(eager_fp32, "float32", True)}
     for dtype in ("float16", "bfloat16"):
-        what = backends.DTYPES[dtype]
+        what = getattr(torch, dtype)
         versions[f"eager {SHORT[dtype]}"] = Version(eager(False, what), dtype, True)
         versions[f"fastbsn triton {SHORT[dtype]}"] = Version(_triton(what), dtype)
     versions["cudnn_convolution_relu fp16"] = Version(conv_relu(False, torch.float16), "float16", True)

@@ -18,6 +18,7 @@ from benchmarks.harness.timing import Run
 from benchmarks.subjects.rewrites import PhaseUNet, fuse_conv_relu, in_strips, on_ops
 from fastbsn import backends
 from fastbsn.backends import capture as graphs
+from fastbsn.names import BACKENDS
 from fastbsn.nets import DBSN, UNet, pad_to_multiple
 from fastbsn.training.step import WARM_UP
 
@@ -153,7 +154,7 @@ def backend(name: str, dtype: str) -> Callable[[Any, torch.device], Run]:
     """One of fastbsn's own."""
 
     def make(net: nn.Module, device: torch.device) -> Run:
-        what = backends.DTYPES[dtype]
+        what = getattr(torch, dtype)
         refusal = backends.why_not(name, net, device, what)
         if refusal is not None:
             raise Unavailable(refusal)
@@ -167,7 +168,7 @@ def variant(name: str, dtype: str, **options: Any) -> Callable[[Any, torch.devic
     """A backend with options that `select` leaves at their defaults."""
 
     def make(net: nn.Module, device: torch.device) -> Run:
-        run = import_module(f"fastbsn.backends.{name}").prepare(net, device, backends.DTYPES[dtype], **options)
+        run = import_module(f"fastbsn.backends.{name}").prepare(net, device, getattr(torch, dtype), **options)
         return (lambda x: run(x)[0]) if isinstance(net, DBSN) else run
 
     return make
@@ -178,7 +179,7 @@ def baselines(rewrite: str, dtype: str = "bfloat16", small: bool = False) -> dic
 
     Of the compiled ones the most promising comes first. A `small` image also has eager PyTorch in a CUDA graph.
     """
-    found, what = {"eager fp32 NCHW": Version(eager_fp32, "float32", True)}, backends.DTYPES[dtype]
+    found, what = {"eager fp32 NCHW": Version(eager_fp32, "float32", True)}, getattr(torch, dtype)
     rewrites = ((False, ""), (True, f", {rewrite}"))
     for phases, suffix in rewrites:
         name = f"{SHORT[dtype]}{suffix}"
@@ -194,4 +195,4 @@ def baselines(rewrite: str, dtype: str = "bfloat16", small: bool = False) -> dic
 
 def own(dtypes: tuple[str, ...] = ("bfloat16",)) -> dict[str, Version]:
     """fastbsn's backends."""
-    return {f"fastbsn {name} {SHORT[d]}": Version(backend(name, d), d) for name in reversed(backends.NAMES) for d in dtypes}
+    return {f"fastbsn {name} {SHORT[d]}": Version(backend(name, d), d) for name in reversed(BACKENDS) for d in dtypes}

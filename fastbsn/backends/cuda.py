@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from fastbsn.backends.capture import capture, replays
+from fastbsn.backends.trial import proven
 from fastbsn.errors import BackendError, InputError
 from fastbsn.nets import UNet
+from fastbsn.ops.dispatch import warn_once
 
 # mma.sync; wgmma; plain CUDA cores, slow, only on request
 PATHS = ("portable", "hopper", "reference")
@@ -65,38 +66,20 @@ def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype, path: str 
     """Pack the weights of `net` once; later changes of `net` are not seen.
 
     Raises:
-        BackendError: with the sentence of `why_not`.
+        BackendError: with the sentence of `why_not`, or the numbers of a self-check that failed (`fastbsn.ops.self_check`).
     """
+    device = torch.device("cuda", device.index or 0)
+    if path == "auto":
+        if why_not(net, device, dtype, "hopper") is None:
+            try:
+                return prepare(net, device, dtype, "hopper")
+            except BackendError as error:
+                warn_once(str(error))
+        return prepare(net, device, dtype, "portable")
     refusal = why_not(net, device, dtype, path)
     if refusal is not None:
         raise BackendError(f"backend 'cuda': {refusal}; use backend='auto'")
-    assert isinstance(net, UNet)
-    device = torch.device("cuda", device.index or 0)
-    if path not in ("auto", "hopper"):
-        return CudaUNet(net, device, path)
-    portable = CudaUNet(net, device, "portable")
-    if path == "auto" and why_not(net, device, dtype, "hopper") is not None:
-        return portable
-    try:
-        run = CudaUNet(net, device, "hopper")
-        _self_check(run, portable)
-    except BackendError as error:
-        if path == "hopper":
-            raise
-        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
-        return portable
-    return run
-
-
-def _self_check(run: CudaUNet, trusted: CudaUNet) -> None:
-    """The Hopper kernels point wgmma at rows that are shifted by a tap, which its documentation does not promise to work."""
-    x = torch.rand(1, run.config["in_channels"], 72, 264, generator=torch.Generator().manual_seed(0)).to(run.device)
-    expected, got = trusted(x), run(x)
-    error = ((got - expected).norm() / (expected - x).norm().clamp_min(1e-6)).item()
-    if not error <= 0.02:
-        raise BackendError(
-            f"the Hopper kernels differ by {error:.2g} from the portable ones on this GPU; path='portable' does not use them"
-        )
+    return proven(f"cuda {path}", cast(UNet, net), device, dtype, lambda n: CudaUNet(cast(UNet, n), device, path))
 
 
 class CudaUNet:

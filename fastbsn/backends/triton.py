@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fastbsn.backends.capture import capture, replays
+from fastbsn.backends.trial import proven
 from fastbsn.errors import BackendError, InputError
 from fastbsn.kernels.layout import Flat
 from fastbsn.kernels.tuning import WIDEST
@@ -59,13 +60,13 @@ def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype, features: 
         features: return the features too; without them one more layer of "paper" is folded away.
 
     Raises:
-        BackendError: with the sentence of `why_not`.
+        BackendError: with the sentence of `why_not`, or the numbers of a self-check that failed (`fastbsn.ops.self_check`).
     """
     refusal = why_not(net, device, dtype)
     if refusal is not None:
         raise BackendError(f"backend 'triton': {refusal}; use backend='auto'")
-    assert isinstance(net, DBSN)
-    return plan(net, device, dtype, features)
+    kernels = "triton" if features else "triton without features"
+    return proven(kernels, cast(DBSN, net), device, dtype, lambda n: plan(cast(DBSN, n), device, dtype, features))
 
 
 def plan(net: DBSN, device: torch.device, dtype: torch.dtype, features: bool) -> TritonDBSN | WideDBSN:

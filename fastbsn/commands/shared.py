@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from fastbsn.names import BACKENDS, DTYPES
+
 if TYPE_CHECKING:
     from fastbsn.denoiser import Denoiser
 
@@ -33,8 +35,8 @@ def add_model(p: argparse.ArgumentParser, default: str | None) -> None:
 
 
 def add_backend(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--backend", choices=("auto", "reference", "triton", "cuda"), default="auto")
-    p.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the arithmetic (%(default)s)")
+    p.add_argument("--backend", choices=("auto", *BACKENDS), default="auto")
+    p.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="of the arithmetic (%(default)s)")
 
 
 def device_of(args: argparse.Namespace) -> str:

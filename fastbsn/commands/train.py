@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastbsn.commands.shared import add_budget, add_noise, add_optimizer, device_of, report
 from fastbsn.errors import InputError
+from fastbsn.names import OPERATIONS
 
 if TYPE_CHECKING:
     from fastbsn.camera import Mixture
@@ -96,7 +97,7 @@ def _add_teacher(p: argparse.ArgumentParser) -> None:
     p.add_argument("--stride", type=int, help="pixel-shuffle downsampling for --noise correlated (measured from the images)")
     p.add_argument("--batch", type=int, help="crops per step (4 on a CPU, 16 on a GPU)")
     p.add_argument("--crop", type=int, default=96, help="pixels on a side (%(default)s)")
-    p.add_argument("--backend", choices=("auto", "reference", "triton"), default="auto", help="of the operations")
+    p.add_argument("--backend", choices=("auto", *OPERATIONS), default="auto", help="of the operations")
 
 
 def _teacher_config(args: argparse.Namespace) -> Any:
@@ -141,7 +142,7 @@ def _add_student(p: argparse.ArgumentParser) -> None:
     p.add_argument("--clean-fraction", type=float, default=0.25, help="of the pairs, if --clean is given (%(default)s)")
     p.add_argument("--channels", dest="student_channels", type=int, default=48)
     p.add_argument("--init", help="start from this student, bundled name or file")
-    p.add_argument("--backend", choices=("auto", "reference", "triton"), default="auto", help="of the network; auto: PyTorch")
+    p.add_argument("--backend", choices=("auto", *OPERATIONS), default="auto", help="of the network; auto: PyTorch")
 
 
 def _student_config(args: argparse.Namespace, renoised: float, sigma: str | None) -> Any:

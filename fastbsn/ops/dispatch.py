@@ -2,6 +2,11 @@
 
 with ops.backend("triton"): ...     # or raise BackendError with the reason
 with ops.backend("reference"): ...
+
+The kernels run forward and backward in a self-check (`self_check`) before they are first used on a GPU, in training as in inference.
+By themselves they take over the operations that no library has in one piece: the masked convolution, which is four in PyTorch, and the
+modules of a D-BSN. The student is made of plain 3x3 convolutions, where cuDNN has its own kernels and no measurement shows ours ahead: its
+training uses them by name only.
 """
 
 from __future__ import annotations
@@ -9,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module, metadata
 
@@ -17,9 +22,12 @@ import torch
 from torch import Tensor
 
 from fastbsn.errors import BackendError
+from fastbsn.names import DTYPES as DTYPE_NAMES
+from fastbsn.names import OPERATIONS
+from fastbsn.ops import self_check
 
-NAMES = ("auto", "reference", "triton")
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+NAMES = ("auto", *OPERATIONS)
+DTYPES = tuple(getattr(torch, name) for name in DTYPE_NAMES)
 OLDEST_TRITON = (3, 6)
 
 
@@ -31,6 +39,13 @@ class _Choice(threading.local):
 
 _choice = _Choice()
 _warned: set[str] = set()
+
+
+def warn_once(message: str, stacklevel: int = 3) -> None:
+    """A RuntimeWarning, the first time that this message comes."""
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=stacklevel)
 
 
 @contextmanager
@@ -91,22 +106,78 @@ def why_not(device: str, index: int, dtype: torch.dtype, channels: tuple[int, ..
 why_not._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def use_triton(x: Tensor, *channels: int, automatic: bool = True) -> bool:
-    """Whether an operation on x [N, C, H, W] with these channel counts runs through Triton; if not `automatic`, by name only."""
-    choice = _choice.name
+Trial = tuple[Callable[..., tuple[Tensor, ...]], Sequence[tuple[int, ...]]]  # an operation, and the shapes of its arguments
+TRIALS: dict[str, Callable[..., Trial]] = {}  # filled by the files of the operations: sizes, channels for instance -> what to run
+
+
+def failure(device: str, index: int, dtype: torch.dtype, name: str, sizes: tuple[int, ...]) -> str | None:
+    """Why the kernels of operation `name` are not to be trusted on this device: their self-check, or None if they passed."""
+    where = torch.device(device, index) if device == "cuda" else torch.device(device)
+    if self_check.interpreted(where):
+        return None
+    result = self_check.check(f"triton {name}", where, dtype, sizes, lambda: _runs(where, dtype, name, sizes))
+    return None if result.passed else f"the kernels of {name} are not used on {where}: {result}"
+
+
+failure._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _runs(device: torch.device, dtype: torch.dtype, name: str, sizes: tuple[int, ...]) -> self_check.Runs:
+    """Results and gradients of all arguments, by the kernels, by PyTorch, and in float64.
+
+    Biases of 1 and -1 in turn and small weights keep all activations away from 0, where a rounding would turn the derivative of a ReLU
+    over, and leave half of the channels of every layer at work.
+    """
+    operation, shapes = TRIALS[name](*sizes)
+    draw = torch.Generator().manual_seed(0)
+
+    def value(i: int, noise: Tensor) -> Tensor:
+        if noise.ndim == 1:
+            return 1.0 - 2 * (torch.arange(len(noise)) % 2)
+        return noise if i == 0 else 0.2 * noise / noise[0].numel() ** 0.5
+
+    values = [value(i, torch.randn(shape, generator=draw)) for i, shape in enumerate(shapes)]
+
+    def results(choice: str, precision: torch.dtype) -> list[Tensor]:
+        leaves = [value.to(device, dtype).to(precision).requires_grad_() for value in values]
+        before, _choice.name = _choice.name, choice
+        try:
+            outputs = operation(*leaves)
+        finally:
+            _choice.name = before
+        grads = [torch.linspace(-1, 1, y.numel(), device=device).to(precision).sin().view(y.shape) for y in outputs]
+        return [*(y.detach() for y in outputs), *torch.autograd.grad(outputs, leaves, grads)]
+
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        return results("unchecked", dtype), results("reference", dtype), results("reference", torch.float64)
+
+
+def use_triton(x: Tensor, *channels: int, trial: tuple[str, tuple[int, ...]], automatic: bool = True) -> bool:
+    """Whether an operation runs through Triton.
+
+    Args:
+        x: [N, C, H, W], its input.
+        channels: that the kernels are to be run with.
+        trial: name in TRIALS, and sizes, of the self-check.
+        automatic: if not, by name only.
+    """
+    choice, device, index = _choice.name, x.device.type, x.device.index or 0
     if choice == "reference" or (choice == "auto" and not (automatic and x.is_cuda)) or x.numel() == 0:
         return False
     dtype = compute_dtype(x)
     if choice == "auto" and dtype == torch.float32:  # cuDNN is faster: the kernels have float32 for checking
         return False
-    reason = why_not(x.device.type, x.device.index or 0, dtype, channels)
+    if choice == "unchecked":
+        return True
+    reason = why_not(device, index, dtype, channels)
+    if reason is None:
+        reason = failure(device, index, dtype, *trial)
     if reason is None:
         return True
     if choice == "triton":
         raise BackendError(f"backend='triton' cannot run this operation: {reason}; use backend='auto'")
-    if not torch.compiler.is_compiling() and reason not in _warned:
-        _warned.add(reason)
-        warnings.warn(f"fastbsn operations run as plain PyTorch: {reason}", RuntimeWarning, stacklevel=3)
+    if not torch.compiler.is_compiling():
+        warn_once(f"fastbsn operations run as plain PyTorch: {reason}", stacklevel=4)
     return False
 
 

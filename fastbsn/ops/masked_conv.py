@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastbsn.errors import InputError
 from fastbsn.kernels.layout import Flat
-from fastbsn.ops.dispatch import compute_dtype, use_triton
+from fastbsn.ops.dispatch import TRIALS, Trial, compute_dtype, use_triton
 from fastbsn.ops.operator import channels_last_like, define, tap_major, tap_major_transposed
 
 
@@ -121,6 +121,15 @@ def masked_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: b
     Raises:
         InputError: `weight` is not [O, C, k*k-1] with odd k.
     """
-    if use_triton(x, weight.shape[1], weight.shape[0]):
-        return _masked_conv2d(x.to(compute_dtype(x)), weight, bias, kernel_size_of(weight), relu)
+    sizes = weight.shape[1], weight.shape[0], kernel_size_of(weight)
+    if use_triton(x, *sizes[:2], trial=("masked_conv2d", sizes)):
+        return _masked_conv2d(x.to(compute_dtype(x)), weight, bias, sizes[2], relu)
     return masked_conv2d_reference(x, weight, bias, relu)
+
+
+def _trial(in_channels: int, out_channels: int, k: int) -> Trial:
+    shapes = ((2, in_channels, 13, 18), (out_channels, in_channels, k * k - 1), (out_channels,))
+    return lambda x, weight, bias: (masked_conv2d(x, weight, bias),), shapes
+
+
+TRIALS["masked_conv2d"] = _trial

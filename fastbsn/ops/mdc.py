@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastbsn.kernels.layout import Flat
 from fastbsn.kernels.slots import BIASES, GRADIENTS, KEPT, PRODUCTS, TAPS
-from fastbsn.ops.dispatch import compute_dtype, use_triton
+from fastbsn.ops.dispatch import TRIALS, Trial, compute_dtype, use_triton
 from fastbsn.ops.modules import Params, convolution, differentiated, in_a_row
 from fastbsn.ops.operator import channels_last_like, define, enter, tap_major, tap_major_transposed
 
@@ -159,13 +159,28 @@ def mdc_module(x: Tensor, params: Params, dilation: int = 1, outside: Tensor | N
     Returns:
         [N, C, H, W].
     """
-    if use_triton(x, x.shape[1]):
+    if use_triton(x, x.shape[1], trial=("mdc_modules", (x.shape[1],))):
         return _through_triton(x, [params], dilation, outside)
     return mdc_module_reference(x, params, dilation, outside)
 
 
 def mdc_modules(x: Tensor, modules: Sequence[Params], dilation: int, phases: bool = True) -> Tensor:
     """Any number of `mdc_module` in a row, the body of a paper branch; arguments as in `residual_modules`."""
-    if use_triton(x, x.shape[1]):
+    if use_triton(x, x.shape[1], trial=("mdc_modules", (x.shape[1],))):
         return _through_triton(x, modules, dilation, None)
     return in_a_row(mdc_module_reference, x, modules, dilation, phases)
+
+
+def _trial(c: int) -> Trial:
+    """Two modules at dilation 2, which divides neither side."""
+    weights = ((c, c, 1, 1), (c, c, 5, 5), (c, c, 1, 1), (c, c, 3, 3), (c, c, 1, 1), (c, 3 * c, 1, 1), (c, c, 1, 1), (c, c, 1, 1))
+    shapes = [(2, c, 13, 19), *(shape for weight in 2 * weights for shape in (weight, (c,)))]
+
+    def run(x: Tensor, *tensors: Tensor) -> tuple[Tensor]:
+        pairs = list(zip(tensors[::2], tensors[1::2], strict=True))
+        return (mdc_modules(x, [pairs[:8], pairs[8:]], 2),)
+
+    return run, shapes
+
+
+TRIALS["mdc_modules"] = _trial

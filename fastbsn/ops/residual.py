@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbsn.kernels.layout import Flat
-from fastbsn.ops.dispatch import compute_dtype, use_triton
+from fastbsn.ops.dispatch import TRIALS, Trial, compute_dtype, use_triton
 from fastbsn.ops.modules import Params, convolution, differentiated, in_a_row
 from fastbsn.ops.operator import channels_last_like, define, enter, tap_major, tap_major_transposed
 
@@ -145,7 +145,7 @@ def residual_module(x: Tensor, params: Params, dilation: int = 1, outside: Tenso
     Returns:
         [N, C, H, W].
     """
-    if use_triton(x, x.shape[1]):
+    if use_triton(x, x.shape[1], trial=("residual_modules", (x.shape[1],))):
         return _through_triton(x, [params], dilation, outside)
     return residual_module_reference(x, params, dilation, outside)
 
@@ -162,6 +162,20 @@ def residual_modules(x: Tensor, modules: Sequence[Params], dilation: int, phases
     Returns:
         [N, C, H, W].
     """
-    if use_triton(x, x.shape[1]):
+    if use_triton(x, x.shape[1], trial=("residual_modules", (x.shape[1],))):
         return _through_triton(x, modules, dilation, None)
     return in_a_row(residual_module_reference, x, modules, dilation, phases)
+
+
+def _trial(c: int) -> Trial:
+    """Two modules at dilation 2, which divides neither side."""
+    shapes = [(2, c, 13, 19), *2 * ((c, c, 3, 3), (c,), (c, c, 1, 1), (c,))]
+
+    def run(x: Tensor, *tensors: Tensor) -> tuple[Tensor]:
+        pairs = list(zip(tensors[::2], tensors[1::2], strict=True))
+        return (residual_modules(x, [pairs[:2], pairs[2:]], 2),)
+
+    return run, shapes
+
+
+TRIALS["residual_modules"] = _trial

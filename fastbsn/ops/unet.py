@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbsn.kernels.layout import Flat
-from fastbsn.ops.dispatch import compute_dtype, use_triton
+from fastbsn.ops.dispatch import TRIALS, Trial, compute_dtype, use_triton
 from fastbsn.ops.operator import channels_last_like, define, tap_major, tap_major_transposed
 from fastbsn.ops.topology import SLOPE, Layer, last_readers, layers
 
@@ -212,6 +212,18 @@ def estimated_noise(image: Tensor, net: Sequence[Layer], weights: Sequence[Tenso
     Returns:
         [N, IN, H, W].
     """
-    if use_triton(image, automatic=False):  # cuDNN until a measurement says otherwise
+    sizes = image.shape[1], weights[0].shape[0], min(len(weights) // 3 - 1, 3)  # further levels are like the third
+    if use_triton(image, trial=("unet", sizes), automatic=False):
         return unet_body(image.to(compute_dtype(image)), weights, biases, SLOPE, torch.is_grad_enabled())[0]
     return estimated_noise_reference(image, net, weights, biases)
+
+
+def _trial(in_channels: int, channels: int, depth: int) -> Trial:
+    net = layers(in_channels, channels, depth)
+    shapes: list[tuple[int, ...]] = [(2, in_channels, 3 * 2**depth, 5 * 2**depth)]
+    for layer in net:
+        shapes += (layer.out_channels, sum(layer.in_channels), 3, 3), (layer.out_channels,)
+    return lambda image, *tensors: (estimated_noise(image, net, tensors[::2], tensors[1::2]),), shapes
+
+
+TRIALS["unet"] = _trial

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fastbsn import ops
+from fastbsn.backends.device import slow_bf16
 from fastbsn.errors import Interrupted, TrainingError
 from fastbsn.io.image_files import write_image
 from fastbsn.io.weights import load_networks, save_networks
@@ -128,16 +129,8 @@ def _update_average(average: dict[str, nn.Module], networks: dict[str, nn.Module
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bf16 autocast where the device multiplies bf16 natively, otherwise an autocast that does nothing."""
-    if device.type == "cuda":
-        usable = torch.cuda.is_bf16_supported()
-    else:
-        usable = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_dot()
-    return torch.autocast(device.type, torch.bfloat16, enabled=usable)
-
-
-def _has_bf16_dot() -> bool:
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    """bf16 autocast where the device is fast at bf16, otherwise an autocast that does nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=slow_bf16(device) is None)
 
 
 def run(

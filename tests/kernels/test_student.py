@@ -78,7 +78,7 @@ def test_compiled_network_is_one_graph():
 def test_only_by_name(monkeypatch):
     """Nothing has shown yet that these kernels beat cuDNN in the student's training."""
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
-    assert not ops.dispatch.use_triton(torch.rand(1, 3, 4, 4).half(), automatic=False)
+    assert not ops.dispatch.use_triton(torch.rand(1, 3, 4, 4).half(), trial=("unet", (3, 48, 3)), automatic=False)
 
 
 def test_the_training_loop_follows_the_reference(tmp_path, monkeypatch):

@@ -17,6 +17,8 @@ from fastbsn.ops import dispatch, masked_conv, mdc, residual
 from tests.kernels import checks
 from tests.kernels.interpreter import DEVICE
 
+TRIAL = ("residual_modules", (8,))
+
 
 def leaf(*shape: int) -> Tensor:
     return (torch.randn(shape, device=DEVICE) * 0.2).requires_grad_()
@@ -80,12 +82,12 @@ def test_chosen_automatically_it_falls_back_with_one_warning(monkeypatch):
         is_cuda = True
 
     x = torch.rand(1, 8, 4, 4).half().as_subclass(OnGpu)
-    assert not dispatch.use_triton(x.float(), 8)  # no warning: a choice, not a fallback
+    assert not dispatch.use_triton(x.float(), 8, trial=TRIAL)  # no warning: a choice, not a fallback
     monkeypatch.setattr(dispatch, "why_not", lambda *_: "no reason")
     monkeypatch.setattr(dispatch, "_warned", set())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert not dispatch.use_triton(x, 8) and not dispatch.use_triton(x, 8)
+        assert not dispatch.use_triton(x, 8, trial=TRIAL) and not dispatch.use_triton(x, 8, trial=TRIAL)
     assert [str(w.message) for w in caught] == ["fastbsn operations run as plain PyTorch: no reason"]
 
 
@@ -119,7 +121,7 @@ def test_reason_without_a_gpu(monkeypatch):
 
 
 def test_reference_is_the_default_on_a_cpu():
-    assert not dispatch.use_triton(torch.rand(1, 8, 4, 4), 8)
+    assert not dispatch.use_triton(torch.rand(1, 8, 4, 4), 8, trial=TRIAL)
 
 
 def test_the_choice_is_that_of_a_thread():
@@ -135,7 +137,7 @@ def test_the_choice_is_that_of_a_thread():
         thread.start()
         entered.wait()
     x = torch.rand(1, 8, 4, 4)
-    assert not dispatch.use_triton(x, 8)  # neither that of the other thread, nor what it found when it began
+    assert not dispatch.use_triton(x, 8, trial=TRIAL)  # neither that of the other thread, nor what it found when it began
     leave.set()
     thread.join()
-    assert not dispatch.use_triton(x, 8)
+    assert not dispatch.use_triton(x, 8, trial=TRIAL)
