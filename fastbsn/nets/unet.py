@@ -77,8 +77,7 @@ class UNet(Network):
 
     def estimated_noise(self, y: Tensor) -> Tensor:
         """f(y): [N, C, H, W] with H and W multiples of 2**depth -> the same shape."""
-        convolutions = self.convolutions
-        return ops.estimated_noise(y, self.layers, [c.weight for c in convolutions], [c.bias for c in convolutions])
+        return ops.estimated_noise(y, self.layers, self.convolutions)
 
     def forward(self, y: Tensor) -> Tensor:
         """Denoise.

@@ -7,9 +7,9 @@ the layout [P, C]; it is empty where nothing is to be differentiated. Channel co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,16 +21,25 @@ from fastbsn.ops.operator import channels_last_like, define, tap_major, tap_majo
 from fastbsn.ops.topology import SLOPE, Layer, last_readers, layers
 
 
+class Convolution(NamedTuple):
+    """3x3, zero padding: what a layer's module is to the operation."""
+
+    weight: Tensor  # [O, C, 3, 3]
+    bias: Tensor  # [O]
+
+    def __call__(self, x: Tensor) -> Tensor:  # [N, C, H, W] -> [N, O, H, W]
+        return F.conv2d(x, self.weight, self.bias, padding=1)
+
+
 def estimated_noise_reference(
     image: Tensor,  # [N, IN, H, W], H and W multiples of 2**depth
     net: Sequence[Layer],
-    weights: Sequence[Tensor],  # [O, C, 3, 3] of each layer
-    biases: Sequence[Tensor],  # [O]
+    convolutions: Sequence[Callable[[Tensor], Tensor]],  # of each layer; modules are called, so that their hooks are
 ) -> Tensor:  # [N, IN, H, W]
     at, last = {"image": image}, last_readers(net)
-    for layer, weight, bias in zip(net, weights, biases, strict=True):
+    for layer, convolution in zip(net, convolutions, strict=True):
         x = torch.cat([at.pop(name) if last[name] == layer.name else at[name] for name in layer.inputs], 1)
-        x = F.conv2d(x, weight, bias, padding=1)
+        x = convolution(x)
         x = F.leaky_relu(x, SLOPE) if layer.activated else x
         x = F.max_pool2d(x, 2) if layer.pooled else F.interpolate(x, scale_factor=2, mode="nearest") if layer.upsampled else x
         at[layer.result] = x
@@ -200,22 +209,22 @@ def _gradient(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
 torch.library.register_autograd("fastbsn::unet", _gradient, setup_context=_setup)
 
 
-def estimated_noise(image: Tensor, net: Sequence[Layer], weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+def estimated_noise(image: Tensor, net: Sequence[Layer], convolutions: Sequence[Any]) -> Tensor:
     """What the student subtracts from the image.
 
     Args:
         image: [N, IN, H, W], H and W multiples of 2**depth.
         net: the layers, see `topology.layers`.
-        weights: [O, C, 3, 3] of each layer, its inputs side by side.
-        biases: [O] of each layer.
+        convolutions: of each layer, modules or `Convolution`: weight [O, C, 3, 3], its inputs side by side, and bias [O].
 
     Returns:
         [N, IN, H, W].
     """
-    sizes = image.shape[1], weights[0].shape[0], min(len(weights) // 3 - 1, 3)  # further levels are like the third
+    sizes = image.shape[1], convolutions[0].weight.shape[0], min(len(net) // 3 - 1, 3)  # further levels are like the third
     if use_triton(image, trial=("unet", sizes), automatic=False):
+        weights, biases = [c.weight for c in convolutions], [c.bias for c in convolutions]
         return unet_body(image.to(compute_dtype(image)), weights, biases, SLOPE, torch.is_grad_enabled())[0]
-    return estimated_noise_reference(image, net, weights, biases)
+    return estimated_noise_reference(image, net, convolutions)
 
 
 def _trial(in_channels: int, channels: int, depth: int) -> Trial:
@@ -223,7 +232,11 @@ def _trial(in_channels: int, channels: int, depth: int) -> Trial:
     shapes: list[tuple[int, ...]] = [(2, in_channels, 3 * 2**depth, 5 * 2**depth)]
     for layer in net:
         shapes += (layer.out_channels, sum(layer.in_channels), 3, 3), (layer.out_channels,)
-    return lambda image, *tensors: (estimated_noise(image, net, tensors[::2], tensors[1::2]),), shapes
+
+    def run(image: Tensor, *tensors: Tensor) -> tuple[Tensor]:
+        return (estimated_noise(image, net, [Convolution(*pair) for pair in zip(tensors[::2], tensors[1::2], strict=True)]),)
+
+    return run, shapes
 
 
 TRIALS["unet"] = _trial

@@ -56,6 +56,14 @@ def test_layers_say_what_the_network_is(depth):
         assert not (layer.pooled and layer.upsampled) and layer.activated == (layer.name != "out")
 
 
+def test_modules_are_called_so_that_hooks_see_every_layer():
+    net, seen = network(), []
+    for name, module in net.named_children():
+        module.register_forward_hook(lambda *_, name=name: seen.append(name))
+    net(torch.rand(1, 1, 8, 8))
+    assert seen == [layer.name for layer in net.layers]
+
+
 def test_nothing_is_kept_longer_than_it_is_read():
     net, at = network(depth=3), {"image"}
     last = last_readers(net.layers)
