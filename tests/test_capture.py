@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fastbsn.backends import capture, cuda, triton
 from fastbsn.nets import DBSN, UNet
+from fastbsn.training.ranks import Ranks
 from fastbsn.training.step import WARM_UP, GraphedStep
 
 CPU = torch.device("cpu")
@@ -157,7 +158,7 @@ def test_teacher(graphs: str, teacher: triton.TritonDBSN, monkeypatch: pytest.Mo
 
 def test_training(graphs: str) -> None:
     weight = torch.nn.Parameter(torch.ones((), dtype=torch.double))
-    step = GraphedStep(lambda phase, x: (weight * x).square().mean(), torch.optim.SGD([weight], 1e-6))
+    step = GraphedStep(lambda phase, x: (weight * x).square().mean(), torch.optim.SGD([weight], 1e-6), Ranks())
     with expecting(graphs):
         for i in range(WARM_UP + 3):
             x, before = torch.rand(5), weight.item()
