@@ -4,7 +4,7 @@ GPU_PYTHON ?= python3
 BIN = $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test ray-test browser-test lint aot bench gpu gpu-test clean
+.PHONY: demo test ray-test browser-test wheel-test lint aot bench gpu gpu-test clean
 
 $(VENV)/.installed: setup.py pyproject.toml requirements.txt $(wildcard csrc/*)
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,13 @@ browser-test: $(VENV)/.installed
 	$(VENV)-app/bin/pip install --quiet gradio selenium
 	$(VENV)-app/bin/python -m pytest -q -m browser tests/browser
 
+# The wheel without the extension, with its dependencies as a user's pip finds them, in a fresh environment.
+wheel-test:
+	rm -rf $(VENV)-wheel build/wheel && $(PYTHON) -m venv $(VENV)-wheel
+	FASTBSN_CUDA=0 $(VENV)-wheel/bin/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(VENV)-wheel/bin/pip install --quiet -r requirements.txt build/wheel/*.whl scikit-image
+	cd build/wheel && ../../$(VENV)-wheel/bin/python -m fastbsn.demo
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -56,4 +63,4 @@ gpu-test:
 	$(GPU_PYTHON) -m pytest -q -m gpu tests/gpu
 
 clean:
-	rm -rf $(VENV) $(VENV)-aot $(VENV)-ray $(VENV)-app build *.egg-info fastbsn/*.so
+	rm -rf $(VENV) $(VENV)-aot $(VENV)-ray $(VENV)-app $(VENV)-wheel build *.egg-info fastbsn/*.so
