@@ -17,6 +17,7 @@ from fastbsn.errors import InputError
 from fastbsn.inference.dither import STRONGEST
 from fastbsn.inference.frames import Frames
 from fastbsn.inference.predictor import Predictor, Tile
+from fastbsn.inference.ranges import DataRange
 from fastbsn.inference.streaming import stream
 from fastbsn.models import STUDENT_FILE, find_model
 from fastbsn.nets import UNet
@@ -92,7 +93,7 @@ class Denoiser:
         self.__init__(**state)  # type: ignore[misc]
 
     @property
-    def data_ranges(self) -> dict[str, float]:
+    def data_ranges(self) -> dict[str, DataRange]:
         """Data ranges that the model was fitted with, by dtype name; they replace the defaults."""
         return dict(self.header_.get("data_ranges", {}))
 
@@ -107,7 +108,7 @@ class Denoiser:
         x: Any,
         axes: str | None = None,
         channel_axis: int | None = None,
-        data_range: float | None = None,
+        data_range: DataRange | None = None,
         tile: Tile = "auto",
         return_sigma: bool | str = False,
         progress: bool = False,
@@ -123,7 +124,8 @@ class Denoiser:
             axes: one letter per axis: Y, X, C for channels, S, T, Z for stacks, such as "TYX". What is understood
                 without: see `inference.frames.resolve_axes`.
             channel_axis: instead of `axes`: index of the channels, the last two of the other axes are Y and X.
-            data_range: white minus black. Default: as fitted; else 255 for uint8, 65535 for uint16, and 1 for floats that look like it
+            data_range: white minus black, or (black, white), for instance (-1024, 3071) for CT.
+                Default: as fitted; else 255 for uint8, 65535 for uint16, and 1 for floats that look like it
                 (see `inference.frames.resolve_range`). One value for the whole array.
             tile: "auto" (from free memory), None (the whole image), or the size of a tile in pixels, or (height, width). A tile
                 equals the whole image to the rounding of the dtype: it reads its entire receptive field.
@@ -158,7 +160,7 @@ class Denoiser:
         frames: Iterable[Any],
         axes: str | None = None,
         channel_axis: int | None = None,
-        data_range: float | None = None,
+        data_range: DataRange | None = None,
         strength: float = 1.0,
         seed: int = 0,
     ) -> Iterator[Any]:
@@ -200,7 +202,7 @@ class Denoiser:
             need = "teacher and its noise model" if posterior else "noise model"
             raise InputError(f"return_sigma={return_sigma!r} needs a {need}; this model holds {', '.join(self.networks_)}: load a teacher")
 
-    def _warn(self, frames: Frames, data_range: float | None) -> None:
+    def _warn(self, frames: Frames, data_range: DataRange | None) -> None:
         if frames.replicated:
             warnings.warn("a gray image for a colour model: repeated three times; a gray model does better", RuntimeWarning, stacklevel=3)
         guessed = data_range is None and frames.dtype not in self.data_ranges
@@ -217,7 +219,7 @@ class Denoiser:
         *,
         axes: str | None = None,
         channel_axis: int | None = None,
-        data_range: float | None = None,
+        data_range: DataRange | None = None,
         minutes: float | None = None,
         steps: int | None = None,
         noise: str = "gaussian",
@@ -270,7 +272,7 @@ class Denoiser:
         )
         header = dict(trained.header)
         if data_range is not None:
-            header["data_ranges"] = {frames.dtype: frames.scale for frames in opened}
+            header["data_ranges"] = {frames.dtype: frames.data_range for frames in opened}
         self._use(trained.networks, header)
         return self
 

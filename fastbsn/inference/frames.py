@@ -6,31 +6,25 @@ Values are divided by the data range on the way in and multiplied on the way out
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastbsn.errors import InputError
+from fastbsn.inference.areas import MARGIN, continue_picture, find_areas, may_hold_areas
+from fastbsn.inference.ranges import INTEGERS, Array, DataRange, Statistics, resolve_range, scan, split_range, to_tensor
+from fastbsn.inference.repair import REACH, repair
 from fastbsn.inference.tiling import Box, Grid
 from fastbsn.pixels import RANGES, dtype_name
 
-Array = np.ndarray | Tensor
-
 LETTERS = "STCZYX"
 CHANNELS = (1, 3, 4)  # sizes that an axis of channels is recognised by
-INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 PIL_MODES = ("L", "LA", "RGB", "RGBA", "I", "I;16", "F")
 NONFINITE = ("repair", "raise", "keep")
-REACH = 32  # pixels that repair looks around a non-finite one
 SAMPLE, SAMPLES = 512, 16  # pixels on a side, and number, of the windows that speak for a frame
-_BAND = 2**20  # values looked at together when an array is scanned
 
 
 def is_pil(x: object) -> bool:
@@ -91,78 +85,6 @@ def _readings(shape: tuple[int, ...]) -> list[str]:
     return ["a stack with channels last (write axes='TYXC')", "with channels first (axes='TCYX')", "without channels (axes='TZYX')"]
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """Of the finite values of an array: extremes, the fraction outside [-0.5, 1.5], and the number of non-finite values."""
-
-    low: float
-    high: float
-    outside: float
-    bad: int
-
-
-def scan(frames: Iterator[Array]) -> Statistics:
-    """Statistics of [C, H, W] frames, band by band."""
-    low, high, outside, bad, total = np.inf, -np.inf, 0, 0, 0
-    for frame in frames:
-        rows = max(1, _BAND // max(1, frame.shape[0] * frame.shape[2]))
-        for top in range(0, frame.shape[1], rows):
-            x = _to_tensor(frame[:, top : top + rows], torch.float64)
-            finite = x[x.isfinite()]
-            total, bad = total + x.numel(), bad + x.numel() - finite.numel()
-            if finite.numel():
-                low, high = min(low, finite.min().item()), max(high, finite.max().item())
-                outside += int(((finite < -0.5) | (finite > 1.5)).sum())
-    return Statistics(low, high, outside / max(1, total - bad), bad)
-
-
-def resolve_range(dtype: str, given: float | None, stored: float | None, stats: Statistics) -> float:
-    """The data range: as given, or as stored with the model, or 255 (uint8), 65535 (uint16) or 1 (floats).
-
-    Floats are taken to be in [0, 1] units, noise beyond included, if all values lie in [-2, 3] and at most 5% of them outside
-    [-0.5, 1.5]. The rule looks at the whole array once, never at a tile or a frame.
-
-    Raises:
-        InputError: not a positive number; not given for floats outside that range or for other integers.
-    """
-    if given is not None:
-        if not isinstance(given, int | float | np.integer | np.floating) or not 0 < given < float("inf"):
-            raise InputError(f"data_range={given!r}; expected one positive number, the value of white minus that of black")
-        return float(given)
-    if stored is not None:
-        return stored
-    if dtype in RANGES:
-        return RANGES[dtype]
-    observed = f"{dtype} values from {stats.low:g} to {stats.high:g}"
-    if dtype in INTEGERS:
-        raise InputError(f"{observed}: the range is not known; pass data_range, for instance data_range=4095 for 12-bit data")
-    if stats.low < -2 or stats.high > 3 or stats.outside > 0.05:
-        raise InputError(
-            f"{observed}, {100 * stats.outside:.1f}% of them outside [-0.5, 1.5]; floats are expected in [0, 1] units, noise beyond "
-            "included: pass data_range, the value of white minus that of black (255 for 8-bit data as floats)"
-        )
-    return 1.0
-
-
-def repair(x: Tensor) -> Tensor:
-    """Replace non-finite values of [C, H, W] by the median of their finite 3x3 neighbours, ring by ring inward.
-
-    A value depends on nothing beyond 32 pixels; what lies deeper inside a hole becomes 0.
-    """
-    bad = ~x.isfinite()
-    x = x.masked_fill(bad, torch.nan)
-    for _ in range(REACH):
-        ring = bad & (F.max_pool2d((~bad).float(), 3, 1, 1) > 0)
-        c, i, j = ring.nonzero(as_tuple=True)
-        if not len(c):
-            break
-        p = F.pad(x, (1, 1, 1, 1), value=torch.nan)
-        neighbours = torch.stack([p[c, i + di, j + dj] for di, dj in product(range(3), range(3))])
-        x[c, i, j] = neighbours.nanmedian(0).values
-        bad &= ~ring
-    return x.nan_to_num(0.0)
-
-
 class Frames:
     """An input of any accepted kind as `count` frames of `height` x `width` pixels, and an output of the same kind.
 
@@ -174,7 +96,7 @@ class Frames:
         x: ndarray, tensor or PIL image (modes in PIL_MODES), of one of the dtypes in INTEGERS and FLOATS; never modified.
         channels: of the network; None for one with the channels of the image.
         axes, channel_axis: see `resolve_axes`; not for PIL.
-        data_range: see `resolve_range`.
+        data_range: see `resolve_range`; or (value of black, value of white).
         ranges: data ranges stored with the model, by dtype name.
         nonfinite: "repair" (see `repair`), "raise", or "keep": repaired for the network and put back into the output.
 
@@ -188,8 +110,8 @@ class Frames:
         channels: int | None,
         axes: str | None = None,
         channel_axis: int | None = None,
-        data_range: float | None = None,
-        ranges: dict[str, float] | None = None,
+        data_range: DataRange | None = None,
+        ranges: dict[str, DataRange] | None = None,
         nonfinite: str = "repair",
     ):
         if nonfinite not in NONFINITE:
@@ -210,7 +132,11 @@ class Frames:
         self._find_channels(depth, channels)
         self.count = len(self._source)
         stats = self._scan(nonfinite)
-        self.scale = resolve_range(self.dtype, data_range, (ranges or {}).get(self.dtype), stats) if self.count else 1.0
+        stored = (ranges or {}).get(self.dtype)
+        self.black, given = split_range(data_range if data_range is not None else stored)
+        self.scale = resolve_range(self.dtype, given, None, stats) if self.count else 1.0
+        self._area_of: int | None = None  # frame whose areas are known
+        self._areas: Tensor | None = None
         self.high, self._bad, self._keep = stats.high, stats.bad > 0, nonfinite == "keep"
 
     def _frames(self, array: Array) -> list[Array]:
@@ -258,12 +184,17 @@ class Frames:
         return stats
 
     @property
+    def data_range(self) -> DataRange:
+        """As `data_range` of the same meaning is given."""
+        return (self.black, self.black + self.scale) if self.black else self.scale
+
+    @property
     def nbytes(self) -> int:
         return int(self._result.nbytes)
 
     def image(self, frame: int) -> np.ndarray:
         """A frame for training, [H, W] or [H, W, C]: 8- and 16-bit integers of full range as they are, else float32 in data-range units."""
-        if RANGES.get(self.dtype) == self.scale:
+        if RANGES.get(self.dtype) == self.scale and not self.black:
             values = self._source[frame][: self._depth]
             values = values.cpu().numpy() if isinstance(values, Tensor) else values
         else:
@@ -272,13 +203,28 @@ class Frames:
 
     def read(self, frame: int, box: Box) -> Tensor:
         """A window as float32 [batch, channels, h, w] in data-range units, on the device of the input."""
-        margin = REACH if self._bad else 0
+        areas = self.areas(frame)
+        margin = REACH * self._bad + MARGIN * (areas is not None)
         top, bottom, left, right = box
         y, x = max(0, top - margin), max(0, left - margin)
-        values = _to_tensor(self._source[frame][: self._depth, y : bottom + margin, x : right + margin], torch.float32)
+        rows, cols = slice(y, bottom + margin), slice(x, right + margin)
+        values = self._source[frame][: self._depth, rows, cols]
+        values = to_tensor(values, torch.float64 if self.black else torch.float32)
+        values = (values - self.black).float() if self.black else values
+        if areas is not None and areas[rows, cols].any():
+            values = continue_picture(values, areas[rows, cols])
         if self._bad:
-            values = repair(values)[:, top - y : bottom - y, left - x : right - x]
+            values = repair(values)
+        values = values[:, top - y : bottom - y, left - x : right - x]
         return torch.stack([values[group] for group in self._groups]).div_(self.scale)
+
+    def areas(self, frame: int) -> Tensor | None:
+        """Where a frame has no noise, see `inference.areas`: bool [H, W] on the CPU, or None for nowhere."""
+        if self._area_of != frame:
+            values = self._source[frame][: self._depth]
+            found = find_areas(values) if may_hold_areas(values) else None
+            self._area_of, self._areas = frame, found if found is not None and found.any() else None
+        return self._areas
 
     @property
     def depth(self) -> int:
@@ -293,9 +239,10 @@ class Frames:
     def direct(self) -> Tensor | None:
         """The pixels as they are, [batch, channels, H, W], for a network that scales and rounds by itself; None if that is not enough:
 
-        more than one frame, alpha, a gray image for a colour network, non-finite values, a data range that is not the dtype's own.
+        more than one frame, alpha, a gray image for a colour network, non-finite values, areas without noise, a data range or a black
+        that is not the dtype's own.
         """
-        plain = self.count == 1 and not (self._alpha or self.replicated or self._bad)
+        plain = self.count == 1 and not (self._alpha or self.replicated or self._bad or self.black) and self.areas(0) is None
         if not plain or self.dtype not in ("uint8", "uint16", "float16", "float32") or self.scale != RANGES.get(self.dtype, 1.0):
             return None
         values = self._source[0]
@@ -317,15 +264,21 @@ class Frames:
         rows, cols = slice(*box[:2]), slice(*box[2:])
         source, target = self._source[frame][:, rows, cols], self._target[frame][:, rows, cols]
         # float32 holds every integer up to 2**24 only
-        values = self._merge(values.double() if self.dtype in ("int32", "uint32") else values)
+        values = self._merge(values.double() if self.black or self.dtype in ("int32", "uint32") else values)
+        values = values + self.black if self.black else values
         if self.dtype in INTEGERS:
             limits = np.iinfo(self.dtype)
             values = values.round_().clamp_(limits.min, limits.max)
         elif self.dtype == "float16":
             values = values.clamp(-65504, 65504)
         if self._bad and self._keep:
-            original = _to_tensor(source[: self._depth], torch.float64).to(values.device)
+            original = to_tensor(source[: self._depth], torch.float64).to(values.device)
             values = torch.where(original.isfinite(), values, original)
+        areas = self.areas(frame)
+        if areas is not None:
+            original = torch.as_tensor(source[: self._depth] if isinstance(source, Tensor) else source[: self._depth].astype(np.float64))
+            original = original.to(values.device)
+            values = torch.where(areas[rows, cols].to(values.device) & original.isfinite(), original.double(), values.double())
         _assign(target[: self._depth], values)
         if self._alpha:
             _assign(target[-1:], source[-1:])
@@ -380,12 +333,6 @@ def _empty(array: Array, dtype: torch.dtype | None) -> Array:
     if isinstance(array, Tensor):
         return torch.empty_like(array, dtype=dtype)
     return np.empty_like(array, dtype=None if dtype is None else np.float32)
-
-
-def _to_tensor(x: Array, dtype: torch.dtype) -> Tensor:
-    if isinstance(x, Tensor):
-        return x.to(dtype)
-    return torch.from_numpy(x.astype(str(dtype).removeprefix("torch.")))
 
 
 def _assign(target: Array, values: Array) -> None:

@@ -128,7 +128,7 @@ def test_other_integers_need_a_range():
 
 
 def test_scan_counts_what_is_not_finite(monkeypatch):
-    monkeypatch.setattr("fastbsn.inference.frames._BAND", 7)
+    monkeypatch.setattr("fastbsn.inference.ranges._BAND", 7)
     x = np.array([[0.0, np.nan, 2.0], [np.inf, -1.0, 0.5], [0.1, 0.2, -np.inf]])[None]
     assert scan(iter([x, x])) == Statistics(-1.0, 2.0, 2 / 6, 6)
 
