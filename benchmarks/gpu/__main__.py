@@ -28,13 +28,18 @@ from fastbsn.io.atomic import write_json
 RESERVE = 10  # seconds kept for the table and for what it takes to end a section
 LEAST = 5  # seconds; a section with less is not begun
 AGAIN = 3  # crashes of one suite, at most
+PATIENCE = 6  # times the seconds, in a dry run: a busy CPU takes half a minute to import PyTorch
 
 
 class Clock:
     """Time of one call, shared by its sections."""
 
-    def __init__(self, names: list[str], minutes: float):
-        self.start, self.end, self.names = time.monotonic(), time.monotonic() + 60 * minutes - RESERVE, names
+    def __init__(self, names: list[str], minutes: float, patience: float = 1):
+        self.start, self.end = time.monotonic(), time.monotonic() + 60 * patience * minutes - RESERVE
+        self.names, self.patience = names, patience
+
+    def seconds(self, name: str) -> float:
+        return SECTIONS[name].seconds * self.patience
 
     def spent(self) -> float:
         return time.monotonic() - self.start
@@ -42,10 +47,10 @@ class Clock:
     def spare(self, name: str) -> float:
         """Seconds that the section can have with all later ones keeping theirs."""
         later = self.names[self.names.index(name) + 1 :]
-        return self.end - time.monotonic() - sum(SECTIONS[n].seconds for n in later)
+        return self.end - time.monotonic() - sum(map(self.seconds, later))
 
     def limit(self, name: str) -> float:
-        own, spare = SECTIONS[name].seconds, self.spare(name)
+        own, spare = self.seconds(name), self.spare(name)
         return min(self.end - time.monotonic(), max(own, spare) if SECTIONS[name].takes_rest else own)
 
 
@@ -58,7 +63,7 @@ def run_section(name: str, folder: Path, scale: str, dry: bool, clock: Clock) ->
         return {"status": "skipped", "seconds": 0.0, "reason": f"{max(limit, 0):.0f} s are left"}
     found = process.section(name, folder, scale, dry, limit)
     for _ in range(AGAIN if SECTIONS[name].again else 0):
-        known, spare = len(read(folder)), min(clock.spare(name), SECTIONS[name].seconds)
+        known, spare = len(read(folder)), min(clock.spare(name), clock.seconds(name))
         if found["status"] == "done" or spare < LEAST:
             break
         again = process.section(name, folder, scale, dry, spare)
@@ -72,7 +77,7 @@ def run_section(name: str, folder: Path, scale: str, dry: bool, clock: Clock) ->
 def run(folder: Path, names: list[str], dry: bool, scale: str, minutes: float) -> int:
     """All sections in order; the exit code is 1 if one did not end well."""
     print("order: " + ", ".join(f"{name} ({SECTIONS[name].seconds:.0f} s)" for name in names), flush=True)
-    job, clock = Job(folder, scale, "cpu" if dry else "cuda:0", 0), Clock(names, minutes)
+    job, clock = Job(folder, scale, "cpu" if dry else "cuda:0", 0), Clock(names, minutes, PATIENCE if dry else 1)
     for name in names:
         found = run_section(name, folder, scale, dry, clock)
         job.append(sections={name: found})
