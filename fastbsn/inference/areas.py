@@ -14,7 +14,7 @@ SIDE = 16  # pixels on a side of the smallest area: noise, and what JPEG makes o
 FILL = 128  # pixels that the picture is continued by: the receptive radius of the bundled networks
 MARGIN = 2 * FILL  # pixels that the fill of one depends on, in both directions
 _STEP = SIDE // 2
-_BAND = 512  # rows that are looked at together
+_BAND = 256  # rows or columns that are looked at together
 
 
 def may_hold_areas(x: np.ndarray | Tensor) -> bool:
@@ -75,11 +75,24 @@ def continue_picture(x: Tensor, areas: Tensor) -> Tensor:
 
     What lies further than FILL pixels from the picture stays.
     """
-    areas = areas.to(x.device)
-    source, reached = _reflect(~areas)
-    x = x.gather(2, source.expand_as(x))
-    source, _ = _reflect((~areas | reached).T)
-    return x.mT.gather(2, source.expand_as(x.mT)).mT
+    valid = ~areas.to(x.device)
+    if not valid.any():
+        return x
+    along_rows, known = torch.empty_like(x), torch.empty_like(valid)
+    for band in _bands(x.shape[1]):  # indices take 8 bytes per pixel, several times
+        source, reached = _reflect(valid[band])
+        along_rows[:, band] = x[:, band].gather(2, source.expand_as(x[:, band]))
+        known[band] = valid[band] | reached
+    result = torch.empty_like(x)
+    for band in _bands(x.shape[2]):
+        columns = along_rows[:, :, band].mT
+        source, _ = _reflect(known[:, band].T)
+        result[:, :, band] = columns.gather(2, source.expand_as(columns)).mT
+    return result
+
+
+def _bands(size: int) -> list[slice]:
+    return [slice(i, i + _BAND) for i in range(0, size, _BAND)]
 
 
 def _reflect(valid: Tensor) -> tuple[Tensor, Tensor]:

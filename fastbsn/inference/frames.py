@@ -274,12 +274,10 @@ class Frames:
         if self._bad and self._keep:
             original = to_tensor(source[: self._depth], torch.float64).to(values.device)
             values = torch.where(original.isfinite(), values, original)
+        _assign(target[: self._depth], values)
         areas = self.areas(frame)
         if areas is not None:
-            original = torch.as_tensor(source[: self._depth] if isinstance(source, Tensor) else source[: self._depth].astype(np.float64))
-            original = original.to(values.device)
-            values = torch.where(areas[rows, cols].to(values.device) & original.isfinite(), original.double(), values.double())
-        _assign(target[: self._depth], values)
+            _restore(target[: self._depth], source[: self._depth], areas[rows, cols])
         if self._alpha:
             _assign(target[-1:], source[-1:])
 
@@ -333,6 +331,16 @@ def _empty(array: Array, dtype: torch.dtype | None) -> Array:
     if isinstance(array, Tensor):
         return torch.empty_like(array, dtype=dtype)
     return np.empty_like(array, dtype=None if dtype is None else np.float32)
+
+
+def _restore(target: Array, source: Array, where: Tensor) -> None:
+    """Write the finite values of `source` back, bit for bit, at the pixels `where` [H, W]."""
+    if isinstance(target, Tensor):
+        source = torch.as_tensor(source)
+        target.copy_(torch.where(where.to(target.device) & source.isfinite(), source, target))
+    else:
+        assert isinstance(source, np.ndarray)
+        np.copyto(target, source, where=where.numpy() & np.isfinite(source))
 
 
 def _assign(target: Array, values: Array) -> None:
