@@ -43,7 +43,7 @@ def test_denoise_keeps_names_folders_dtype_and_depth(students, tmp_path, rng):
     for name, array in (("a.png", a), ("sub/b.png", b)):
         out = cv2.imread(str(tmp_path / "out" / name), cv2.IMREAD_UNCHANGED)
         assert out.dtype == array.dtype and np.array_equal(out, array)  # the untrained student is the identity
-    assert cv2.imread(str(tmp_path / "out/a_before_after.png")).shape == (20, 60, 3)
+    assert cv2.imread(str(tmp_path / "out/a.png_before_after.png")).shape == (20, 60, 3)
 
 
 def test_denoise_with_strength(tmp_path, rng, capsys):
@@ -85,7 +85,7 @@ def test_denoise_goes_on_past_a_bad_file_and_resumes(students, tmp_path, rng, ca
     assert (first["done"], first["skipped"], len(first["failed"])) == (2, 0, 1) and "b.png" in captured.err
     (tmp_path / "in/b.png").write_bytes(good)
     assert main(command) == 0
-    assert json.loads(capsys.readouterr().out) == {"done": 1, "skipped": 2, "failed": [], "models": {students[3]: 1}}
+    assert json.loads(capsys.readouterr().out) == {"done": 1, "skipped": 2, "failed": [], "models": {students[3]: 1}, "not_read": []}
 
 
 def test_output_folder_may_not_be_the_input(students, tmp_path, rng, capsys):

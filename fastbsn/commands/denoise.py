@@ -9,28 +9,32 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastbsn.commands.shared import add_model, open_model, report
-from fastbsn.errors import FastBSNError, InputError
+from fastbsn.commands.shared import add_data_range, add_model, data_range_of, open_model, report
+from fastbsn.errors import FastBSNError, InputError, Interrupted
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from fastbsn.denoiser import Denoiser
+    from fastbsn.io.picture import Part
     from fastbsn.report import Report
 
 logger = logging.getLogger("fastbsn")
-STACKS = (".tif", ".tiff")
 REPORT = "report.html"
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("images", nargs="+", type=Path, help="PNG, JPEG, TIFF, .npy or folders of them")
+    p.add_argument("images", nargs="+", type=Path, help="PNG, JPEG, WebP, BMP, TIFF, .npy or folders of them")
     p.add_argument("-o", "--output", type=Path, required=True, help="output folder")
     add_model(p, "auto")
     p.add_argument("--axes", help="meaning of the axes, letters of STCZYX, for instance TYX")
-    p.add_argument("--data-range", type=float, help="value of white; default 255 for uint8, 65535 for uint16, 1 for floats")
+    add_data_range(p)
     p.add_argument(
         "--strength", type=float, default=1.0, help="0: the input, 1: as trained, up to 4: more, in twice the time (%(default)s)"
     )
-    p.add_argument("--preview", action="store_true", help="also write NAME_before_after.png")
+    p.add_argument("--quality", type=int, help="of JPEG and WebP, 0 to 100; default: as the input was compressed")
+    p.add_argument("--nonfinite", choices=("repair", "raise", "keep"), default="repair", help="NaN and infinite pixels (%(default)s)")
+    p.add_argument("--preview", action="store_true", help="also write NAME_before_after.png, NAME with its suffix")
     p.add_argument("--report", action="store_true", help="also write report.html: noise found, before | after, a table; to be looked at")
     p.add_argument("--overwrite", action="store_true")
 
@@ -38,26 +42,26 @@ def arguments(p: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    jobs = [(source, args.output / name) for source, name in _inputs(args.images)]
-    for source, target in jobs:
-        if source.resolve() == target.resolve():
-            raise InputError(f"{target} is the input itself; give another output folder with -o")
-    denoisers: dict[str, Denoiser] = {}
-    chosen: dict[str, int] = {}  # images by model
-    if args.model != "auto":
-        denoisers[args.model] = open_model(args, args.model)
+    from fastbsn.commands.sources import find_sources, name_others
+
+    sources = find_sources(args.images, args.output)
+    models = _Models(args)
     page = _page(args) if args.report else None
     done, skipped, failed = 0, 0, []
-    for source, target in tqdm(jobs, unit="image", disable=None):
+    for source, target in tqdm(sources.jobs, unit="image", disable=None):
         if target.exists() and not args.overwrite:
             skipped += 1
             continue
         try:
-            _denoise_file(denoisers, chosen, args, source, target, page)
+            _denoise_file(models, args, source, target, page)
             done += 1
+        except Interrupted:
+            raise
+        except MemoryError:
+            failed.append(f"{source}: too large for the memory of this machine; cut the image into parts")
         except FastBSNError as error:
             failed.append(str(error) if str(source) in str(error) else f"{source}: {error}")
-    models = f" ({', '.join(f'{n} by {name}' for name, n in chosen.items())})" if args.model == "auto" and chosen else ""
+    counts = ", ".join(f"{n} by {name}" for name, n in models.chosen.items())
     if page and (done or failed):
         for message in failed:
             page.fail(message)
@@ -65,28 +69,40 @@ def run(args: argparse.Namespace) -> int:
         page.write(args.output / REPORT)
     report(
         args,
-        {"done": done, "skipped": skipped, "failed": failed, "models": chosen},
-        f"{args.output}: {done} denoised{models}, {skipped} already there, {len(failed)} failed",
+        {"done": done, "skipped": skipped, "failed": failed, "models": models.chosen, "not_read": list(map(str, sources.others))},
+        f"{args.output}: {done} denoised{f' ({counts})' if args.model == 'auto' and counts else ''}, {skipped} already there, "
+        f"{len(failed)} failed",
     )
-    for line in failed:
+    for line in [*failed, *filter(None, [name_others(sources.others)])]:
         print(line, file=sys.stderr)
     return 1 if failed else 0
 
 
-def _inputs(paths: list[Path]) -> list[tuple[Path, Path]]:
-    """(file, name in the output folder) for files and, recursively, folders."""
-    from fastbsn.io.image_files import SUFFIXES
+class _Models:
+    """The model that was asked for, or for "auto" those that the images take, opened when the first one does."""
 
-    found = []
-    for path in paths:
-        if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            found += [(p, p.relative_to(path)) for p in files]
-        else:
-            found.append((path, Path(path.name)))
-    if not found:
-        raise InputError(f"no images in {', '.join(map(str, paths))}; expected PNG, JPEG, TIFF or .npy files")
-    return found
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.opened, self.chosen = args, dict[str, Any](), dict[str, int]()
+        if args.model != "auto":
+            self[args.model]
+
+    def __getitem__(self, name: str) -> Denoiser:
+        if name not in self.opened:
+            self.opened[name] = open_model(self.args, name)
+        return self.opened[name]
+
+    def of(self, source: Path, array: NDArray, axes: str, colour: bool, data_range: Any) -> str:
+        from fastbsn.inference.choose import choose_model
+        from fastbsn.inference.frames import Frames
+
+        name = self.args.model
+        if name == "auto":
+            name, reason = "gray-awgn", f"{len(array)} channel{'s' if len(array) > 1 else ''}, each by itself"
+            if colour:
+                name, reason = choose_model(Frames(array, 3, axes, data_range=data_range))
+            logger.info("%s: %s, %s", source, name, reason)
+        self.chosen[name] = self.chosen.get(name, 0) + 1
+        return name
 
 
 def _page(args: argparse.Namespace) -> Report:
@@ -96,55 +112,77 @@ def _page(args: argparse.Namespace) -> Report:
     return Report(f"Denoised: {', '.join(str(path) for path in args.images)}", facts)
 
 
-def _denoise_file(
-    denoisers: dict[str, Denoiser], chosen: dict[str, int], args: argparse.Namespace, source: Path, target: Path, page: Report | None
-) -> None:
-    import numpy as np
+def _denoise_file(models: _Models, args: argparse.Namespace, source: Path, target: Path, page: Report | None) -> None:
+    from fastbsn.io.image_files import read_picture, write_image, write_picture
 
-    from fastbsn.inference.choose import choose_model
-    from fastbsn.inference.frames import Frames
-    from fastbsn.io.image_files import read_image, write_image
-    from fastbsn.io.stacks import read_stack, write_stack
-
-    axes = args.axes
-    is_stack = source.suffix.lower() in STACKS
-    if is_stack:
-        array, found = read_stack(source)
-        axes = axes or found
-    else:
-        array = read_image(source)
-        axes = axes or ("YX" if array.ndim == 2 else "YXC")
-    if len(axes) != array.ndim:
-        raise InputError(f"--axes {axes} names {len(axes)} axes; the image has shape {array.shape}")
-    name = args.model
-    if name == "auto":
-        colour = "C" in axes and array.shape[axes.index("C")] in (3, 4)
-        name, reason = choose_model(Frames(array, 3 if colour else 1, axes, data_range=args.data_range))
-        logger.info("%s: %s, %s", source, name, reason)
-    chosen[name] = chosen.get(name, 0) + 1
-    if name not in denoisers:
-        denoisers[name] = open_model(args, name)
+    picture = read_picture(source)
+    for warning in picture.warnings:
+        logger.warning("%s: %s", source, warning)
     start = time.perf_counter()
-    output = np.asarray(denoisers[name](array, axes=axes, data_range=args.data_range, strength=args.strength))
+    outputs = [_denoise_part(models, args, source, _with_axes(part, args.axes)) for part in picture.parts]
     seconds = time.perf_counter() - start
     target.parent.mkdir(parents=True, exist_ok=True)
-    if args.preview and set(axes) <= set("YXC"):  # a stack is no single picture
-        write_image(target.with_name(target.stem + "_before_after.png"), _side_by_side(array, output, axes, args.data_range))
-    if is_stack:
-        write_stack(target, output, axes)
-    else:
-        write_image(target, output)
+    part = picture.parts[0]
+    if args.preview and len(picture.parts) == 1 and set(part.axes) <= set("YXC"):  # a stack is no single picture
+        write_image(target.with_name(target.name + "_before_after.png"), _side_by_side(part, outputs[0], data_range_of(args, part.white)))
+    write_picture(target, picture, outputs, args.quality)
     if page:
-        page.add(str(target.relative_to(args.output)), array, output, axes, seconds)
+        page.add(str(target.relative_to(args.output)), part.array, outputs[0], _with_axes(part, args.axes).axes, seconds)
 
 
-def _side_by_side(before: Any, after: Any, axes: str, data_range: float | None) -> Any:
-    """Two arrays as one uint8 picture, before | after."""
+def _with_axes(part: Part, axes: str | None) -> Part:
+    """The part with its axes as told."""
+    from dataclasses import replace
+
+    if axes is None:
+        return part
+    if len(axes) != part.array.ndim:
+        raise InputError(f"--axes {axes} names {len(axes)} axes; the image has shape {part.array.shape}")
+    depth = part.array.shape[axes.index("C")] if "C" in axes else 1
+    same = "C" in axes and axes.index("C") == part.axes.find("C")
+    return replace(part, axes=axes, channels=part.channels if same else "RGB" if depth == 3 else "L" if depth == 1 else "X" * depth)
+
+
+def _denoise_part(models: _Models, args: argparse.Namespace, source: Path, part: Part) -> NDArray:
+    """Colour together, every other channel by itself, unless a model was named; alpha as it is."""
     import numpy as np
 
+    data_range, axes = data_range_of(args, part.white), part.axes
+    options = {"data_range": data_range, "strength": args.strength, "nonfinite": args.nonfinite}
+    options["progress"] = bool(set(axes) & set("TZ")) and sys.stderr.isatty()
+    last = np.moveaxis(part.array, axes.index("C"), -1) if "C" in axes else part.array[..., None]
+    order = "C" + axes.replace("C", "")
+    found = [i for i, letter in enumerate(part.channels) if letter != "A"]
+    colour = [i for i in found if part.channels[i] in "RGB"] if args.model == "auto" else []
+    rest = [i for i in found if i not in colour]
+    output = np.empty(last.shape, last.dtype)
+    for i in set(range(last.shape[-1])) - set(found):
+        output[..., i] = last[..., i]
+    for group in filter(None, (colour, rest)):
+        values = last[..., group[0] : group[-1] + 1] if group == list(range(group[0], group[-1] + 1)) else last[..., group]
+        values = np.moveaxis(values, -1, 0)  # channels first are never taken for alpha
+        name = models.of(source, values, order, group == colour, data_range)
+        denoiser = models[name]
+        if denoiser.channels not in (1, len(group)) and len(group) > 1:
+            raise InputError(f"{part.channels} channels; the model takes {denoiser.channels}: use a gray model, or --model auto")
+        same = denoiser.channels == 1 and group == colour and all(np.array_equal(values[0], values[i]) for i in (1, 2))
+        values = values[:1] if same else values  # gray, stored in three channels
+        output[..., group] = np.moveaxis(denoiser(values, axes=order, **options), 0, -1)
+    return np.ascontiguousarray(np.moveaxis(output, -1, axes.index("C")) if "C" in axes else output[..., 0])
+
+
+def _side_by_side(part: Part, after: NDArray, data_range: Any) -> NDArray:
+    """Before | after as one uint8 picture: colour, or the first channel."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from fastbsn.inference.ranges import split_range
     from fastbsn.pixels import white
 
-    full = data_range or white(before)
-    order = [axes.index(a) for a in "YXC" if a in axes]
-    pair = [np.rint(np.clip(x.astype(np.float64) / full, 0, 1) * 255).astype(np.uint8).transpose(order) for x in (before, after)]
+    black, full = split_range(data_range)
+    pair = []
+    for x in (part.pixels, replace(part, array=after).pixels):
+        x = x[..., :3] if part.channels.startswith("RGB") else x[..., 0] if x.ndim == 3 else x
+        pair.append(np.rint(np.clip((x.astype(np.float64) - black) / (full or white(part.array)), 0, 1) * 255).astype(np.uint8))
     return np.concatenate(pair, axis=1)

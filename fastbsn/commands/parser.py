@@ -52,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         p = subs.add_parser(name, help=command.text, description=command.text)
         p.set_defaults(run=command.run)
+        p.add_argument("-v", "--verbose", action="store_true", help="say what is done, and why")
+        p.add_argument("--log-file", metavar="FILE", help="append the same to a file")
         p.add_argument("--json", action="store_true", help="print one JSON object")
         if command.device:
             p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")

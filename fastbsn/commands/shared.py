@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from fastbsn.errors import InputError
 from fastbsn.names import BACKENDS, DTYPES
 
 if TYPE_CHECKING:
@@ -37,6 +38,19 @@ def add_model(p: argparse.ArgumentParser, default: str | None) -> None:
 def add_backend(p: argparse.ArgumentParser) -> None:
     p.add_argument("--backend", choices=("auto", *BACKENDS), default="auto")
     p.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="of the arithmetic (%(default)s)")
+
+
+def add_data_range(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--data-range", type=float, help="white minus black; default 255 for uint8, 65535 for uint16, 1 for floats")
+    p.add_argument("--black-level", type=float, default=0.0, help="value of black, with --data-range (%(default)s)")
+
+
+def data_range_of(args: argparse.Namespace, white: float | None = None) -> Any:
+    """As `Denoiser` takes it; `white` is what the file says, where nothing else was."""
+    if args.data_range is None and args.black_level:
+        raise InputError(f"--black-level {args.black_level:g} without --data-range; give both: white minus black is not known otherwise")
+    full = args.data_range if args.data_range is not None else white
+    return (args.black_level, args.black_level + full) if args.black_level else full
 
 
 def device_of(args: argparse.Namespace) -> str:

@@ -222,4 +222,7 @@ def _read_npy(data: bytes, max_pixels: int) -> Picture:
     if not needed or len(data) - start != needed:
         raise FileFormatError(f"{len(data) - start} bytes of values; {dtype} {shape} needs {needed}")
     array = np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
-    return interleaved(array.astype(dtype.newbyteorder("="), order="C"), "NPY")
+    picture = interleaved(array.astype(dtype.newbyteorder("="), order="C"), "NPY")
+    if picture.parts[0].channels.endswith("A"):  # nothing says so
+        picture.parts[0].channels = "X" * len(picture.parts[0].channels)
+    return picture
