@@ -206,9 +206,10 @@ class Denoiser:
         if frames.replicated:
             warnings.warn("a gray image for a colour model: repeated three times; a gray model does better", RuntimeWarning, stacklevel=3)
         guessed = data_range is None and frames.dtype not in self.data_ranges
-        if frames.count and guessed and frames.dtype == "uint16" and 0 < frames.high < 4096:
+        if frames.count and guessed and frames.seems_12_bit:
             warnings.warn(
-                f"uint16 values end at {frames.high:g} and are read as parts of 65535; for 12-bit data pass data_range=4095",
+                f"uint16 values end at {frames.high:g} and are read as parts of 65535; "
+                "for 12-bit data pass data_range=4095 (--data-range 4095)",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -250,14 +251,17 @@ class Denoiser:
         Raises:
             InputError, TrainingError, Interrupted: see `fastbsn.training.fit`.
         """
-        from fastbsn.training import fit
+        from fastbsn.training import ImageSet, fit
 
         if isinstance(noisy, str | Path):
-            noisy, axes = _read(Path(noisy), axes)
-        elif isinstance(noisy, np.ndarray | Tensor):
-            noisy = [noisy]
-        opened = [Frames(x, None, axes, channel_axis, data_range) for x in noisy]
-        images = [frames.image(i) for frames in opened for i in range(frames.count)]
+            images = ImageSet.from_folder(noisy, data_range, axes)
+        else:
+            opened = [
+                Frames(x, None, axes, channel_axis, data_range) for x in ([noisy] if isinstance(noisy, np.ndarray | Tensor) else noisy)
+            ]
+            images = ImageSet.from_arrays([frames.image(i) for frames in opened for i in range(frames.count)])
+            if data_range is not None:
+                images.data_ranges = {frames.dtype: frames.data_range for frames in opened}
         trained = fit(
             images,
             minutes=20 if minutes is None and steps is None else minutes,
@@ -270,10 +274,7 @@ class Denoiser:
             progress=progress,
             callback=callback,
         )
-        header = dict(trained.header)
-        if data_range is not None:
-            header["data_ranges"] = {frames.dtype: frames.data_range for frames in opened}
-        self._use(trained.networks, header)
+        self._use(trained.networks, trained.header)
         return self
 
     def save(self, path: str | Path, dtype: str | None = None) -> None:
@@ -326,16 +327,3 @@ class Denoiser:
 def _check_strength(strength: float) -> None:
     if not isinstance(strength, int | float | np.integer | np.floating) or not 0 <= strength <= STRONGEST:
         raise InputError(f"strength={strength!r}; expected a number from 0 (the input) over 1 (as trained) to {STRONGEST:g}")
-
-
-def _read(path: Path, axes: str | None) -> tuple[list[np.ndarray], str | None]:
-    """The images of a folder or a file, and their axes where the file says them."""
-    from fastbsn.io.image_files import list_images, read_image
-    from fastbsn.io.stacks import read_stack
-
-    if path.is_dir():
-        return [read_image(file) for file in list_images(path)], axes
-    if path.suffix.lower() in (".tif", ".tiff"):
-        stack, found = read_stack(path)
-        return [stack], axes or found
-    return [read_image(path)], axes

@@ -26,11 +26,13 @@ def to_unit(x: Tensor) -> Tensor:
     return x.float() if scale == 1 else x.float() / scale
 
 
-def as_unit(image: np.ndarray, gray: bool = False) -> np.ndarray:
-    """Image [H, W] or [H, W, C] -> float64 [C, H, W] in [0, 1]; alpha is dropped, `gray` takes the luma of colour."""
-    scale = white(image)
+def as_unit(image: np.ndarray, gray: bool = False, black: float = 0.0, full: float | None = None) -> np.ndarray:
+    """Image [H, W] or [H, W, C] -> float64 [C, H, W] in [0, 1]; alpha is dropped, `gray` takes the luma of colour. black: its value;
+    full: white minus black, that of the dtype by default."""
+    scale = full or white(image)
     x = np.atleast_3d(image)
-    x = x[..., : {2: 1, 4: 3}.get(x.shape[2], x.shape[2])].astype(np.float64) / scale
+    x = x[..., : {2: 1, 4: 3}.get(x.shape[2], x.shape[2])].astype(np.float64)
+    x = (x - black) / scale
     if gray and x.shape[2] == 3:
         x = np.rint(x @ LUMA * 255)[..., None] / 255 if scale == 255 else (x @ LUMA)[..., None]
     return x.transpose(2, 0, 1)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastbsn.commands.shared import add_data_range, add_model, data_range_of, open_model, report
+from fastbsn.commands.shared import add_data_range, add_model, data_range_of, open_model, report, say_failed
 from fastbsn.errors import FastBSNError, InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
         f"{args.output}: {done} denoised{f' ({counts})' if args.model == 'auto' and counts else ''}, {skipped} already there, "
         f"{len(failed)} failed",
     )
-    for line in [*failed, *filter(None, [name_others(sources.others)])]:
-        print(line, file=sys.stderr)
-    return 1 if failed else 0
+    if sources.others:
+        print(name_others(sources.others), file=sys.stderr)
+    return say_failed(failed)
 
 
 class _Models:

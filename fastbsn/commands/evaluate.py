@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fastbsn.commands.shared import add_model, open_model, report
+from fastbsn.commands.shared import add_data_range, add_model, data_range_of, open_model, report, say_failed
 from fastbsn.errors import InputError
 
 
@@ -18,6 +18,7 @@ def evaluate_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("-o", "--output", type=Path, help="also write all figures, per image too, to this JSON file")
     p.add_argument("--sheet", type=Path, help="also write a contact sheet, noisy | denoised | clean at 100 %%, to this PNG or JPEG file")
+    add_data_range(p)
     add_model(p, None)
 
 
@@ -32,12 +33,12 @@ def evaluate(args: argparse.Namespace) -> int:
     if (args.noise is None) == (not args.pairs and args.noisy is None):
         raise InputError("give exactly one of --noise SPEC, --noisy FOLDER or --pairs: what makes or holds the noisy images")
     d = open_model(args, args.model)
-    results, channels, sheet = [], 1 if d.channels == 1 else None, ContactSheet()
+    results, channels, sheet, failed = [], 1 if d.channels == 1 else None, ContactSheet(), list[str]()
     for noise in args.noise or [None]:
         if noise is None:
-            pairs = load_pairs(args.noisy or args.clean, args.clean if args.noisy else None, channels)
+            pairs = load_pairs(args.noisy or args.clean, args.clean if args.noisy else None, channels, data_range_of(args), failed)
         else:
-            pairs = synthetic_pairs(args.clean, parse_noise(noise, args.clip), args.seed, channels)
+            pairs = synthetic_pairs(args.clean, parse_noise(noise, args.clip), args.seed, channels, data_range_of(args), failed)
         result = run_evaluate(lambda y: d(y, channel_axis=0, data_range=1.0), pairs, on_image=sheet.add if args.sheet else None)
         results.append(
             {"set": args.clean.name, "noise": noise or "real", "seed": args.seed, "clip": args.clip, "model": args.model, **result}
@@ -51,8 +52,9 @@ def evaluate(args: argparse.Namespace) -> int:
         f"| {r['set']} | {r['n']} | {r['noise']} | {r['input_psnr']:.2f} | {r['psnr']:.2f} | {r['ssim']:.4f} | {r['seconds']:.1f} |"
         for r in results
     ]
-    report(args, {"results": results}, "\n".join(lines))
-    return 0
+    failed = list(dict.fromkeys(failed))  # once for all kinds of noise
+    report(args, {"results": results, "failed": failed}, "\n".join(lines))
+    return say_failed(failed)
 
 
 def simulate_arguments(p: argparse.ArgumentParser) -> None:
@@ -60,6 +62,7 @@ def simulate_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("-o", "--output", type=Path, required=True)
     p.add_argument("--noise", required=True, help="gaussian:25, gaussian:0-55, poisson:30, hg:40,10 or mg")
     p.add_argument("--gray", action="store_true")
+    add_data_range(p)
     p.add_argument("--seed", type=int, default=0)
 
 
@@ -67,9 +70,9 @@ def simulate(args: argparse.Namespace) -> int:
     from fastbsn.evaluation.simulate import simulate as run_simulate
     from fastbsn.evaluation.synthetic import parse_noise
 
-    n = run_simulate(args.clean, args.output, parse_noise(args.noise), args.seed, args.gray)
-    report(args, {"images": n}, f"{args.output}: {n} noisy images")
-    return 0
+    n, failed = run_simulate(args.clean, args.output, parse_noise(args.noise), args.seed, args.gray, data_range=data_range_of(args))
+    report(args, {"images": n, "failed": failed}, f"{args.output}: {n} noisy images, {len(failed)} failed")
+    return say_failed(failed)
 
 
 def submit_arguments(p: argparse.ArgumentParser) -> None:

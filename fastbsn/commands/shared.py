@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from fastbsn.errors import InputError
@@ -63,6 +64,13 @@ def open_model(args: argparse.Namespace, model: str) -> Denoiser:
     from fastbsn.denoiser import Denoiser
 
     return Denoiser.from_pretrained(model, device=args.device, backend=args.backend, dtype=args.dtype)
+
+
+def say_failed(failed: list[str]) -> int:
+    """Name what failed, one a line; returns the exit code."""
+    for line in failed:
+        print(line, file=sys.stderr)
+    return 1 if failed else 0
 
 
 def report(args: argparse.Namespace, result: dict[str, Any], text: str) -> None:

@@ -52,8 +52,6 @@ def find_sources(paths: Iterable[Path], output: Path) -> Sources:
 
 
 def name_others(others: list[Path]) -> str:
-    """A sentence about files that were not read, or nothing."""
-    if not others:
-        return ""
+    """A sentence about files that were not read."""
     names = ", ".join(map(str, others[:SHOWN])) + (f" and {len(others) - SHOWN} more" if len(others) > SHOWN else "")
     return f"not read, of no format that is known ({NAMES}): {names}"

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastbsn.commands.shared import add_budget, add_noise, add_optimizer, device_of, report
+from fastbsn.commands.shared import add_budget, add_data_range, add_noise, add_optimizer, data_range_of, device_of, report
 from fastbsn.errors import InputError
 from fastbsn.names import OPERATIONS
 
@@ -39,8 +39,14 @@ def _loop(args: argparse.Namespace) -> LoopConfig:
     return LoopConfig(steps=args.steps, minutes=args.minutes, lr=args.lr, seed=args.seed)
 
 
+def _add_noisy(p: argparse.ArgumentParser) -> None:
+    p.add_argument("noisy", type=Path, help="folder of noisy images, or one file; pages of stacks are images")
+    add_data_range(p)
+    p.add_argument("--repair", choices=("auto", "off"), default="auto", help="hot pixels and impulses, where they are found (%(default)s)")
+
+
 def fit_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("noisy", type=Path, help="folder of noisy images")
+    _add_noisy(p)
     p.add_argument("-o", "--output", type=Path, required=True, help="student.safetensors")
     add_noise(p, "camera")
     p.add_argument("--init", help="--noise camera: start from this student, bundled name or file (color-photo)")
@@ -54,7 +60,7 @@ def fit(args: argparse.Namespace) -> int:
 
     _start_over(args)
     workdir = args.output.with_name(args.output.name + ".run")
-    images, device = ImageSet.from_folder(args.noisy), device_of(args)
+    images, device = ImageSet.from_folder(args.noisy, data_range_of(args)), device_of(args)
     run_fit(
         images,
         minutes=args.minutes,
@@ -65,6 +71,7 @@ def fit(args: argparse.Namespace) -> int:
         workdir=workdir,
         output=args.output,
         init=_student(args.init) if args.init else None,
+        repair=args.repair,
     )
     page = workdir / "report.html"
     training_report(images, args.output, workdir, device).write(page)
@@ -117,7 +124,7 @@ def _teacher_config(args: argparse.Namespace) -> Any:
 
 
 def train_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("noisy", type=Path)
+    _add_noisy(p)
     p.add_argument("-o", "--output", type=Path, required=True, help="teacher.safetensors")
     add_noise(p)
     _add_teacher(p)
@@ -127,9 +134,11 @@ def train_arguments(p: argparse.ArgumentParser) -> None:
 
 def train(args: argparse.Namespace) -> int:
     from fastbsn.training import ImageSet, train_teacher
+    from fastbsn.training.check import check
 
     _start_over(args)
-    train_teacher(ImageSet.from_folder(args.noisy), args.output, _loop(args), _teacher_config(args), device_of(args), backend=args.backend)
+    images = check(ImageSet.from_folder(args.noisy, data_range_of(args)), args.repair)
+    train_teacher(images, args.output, _loop(args), _teacher_config(args), device_of(args), backend=args.backend)
     report(args, {"teacher": str(args.output)}, f"{args.output}: teacher; log and previews in {args.output}.run")
     return 0
 

@@ -12,20 +12,34 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fastbsn.errors import InputError
-from fastbsn.evaluation.datasets import Pair, load_image
+from fastbsn.evaluation.datasets import Pair, load_image, usable
 from fastbsn.evaluation.metrics import psnr, ssim
 from fastbsn.evaluation.synthetic import NoiseSpec
+from fastbsn.inference.ranges import DataRange
 from fastbsn.io.image_files import list_images
 
 Image = NDArray[np.float32]  # [C, H, W] in [0, 1] units
 
 
-def synthetic_pairs(clean: str | Path, noise: NoiseSpec, seed: int = 0, channels: int | None = None) -> Iterator[Pair]:
-    """Clean images of a folder with synthetic noise; the same seed anew for every image, as the published tables do; `channels` as in
-    `load_image`."""
-    for path in list_images(clean):
-        x = load_image(path, channels)
-        yield Pair(path.name, noise.add(x, seed), x)
+def synthetic_pairs(
+    clean: str | Path,
+    noise: NoiseSpec,
+    seed: int = 0,
+    channels: int | None = None,
+    data_range: DataRange | None = None,
+    failed: list[str] | None = None,
+) -> Iterator[Pair]:
+    """Clean images of a folder with synthetic noise; the same seed anew for every image, as the published tables do; the other
+    arguments as in `load_pairs`."""
+
+    def load(path: Path) -> Pair:
+        x = load_image(path, channels, data_range)
+        try:
+            return Pair(path.name, noise.add(x, seed), x)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    return usable(list_images(clean), load, failed)
 
 
 def evaluate(

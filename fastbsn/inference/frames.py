@@ -137,7 +137,7 @@ class Frames:
         self.scale = resolve_range(self.dtype, given, None, stats) if self.count else 1.0
         self._area_of: int | None = None  # frame whose areas are known
         self._areas: Tensor | None = None
-        self.high, self._bad, self._keep = stats.high, stats.bad > 0, nonfinite == "keep"
+        self.high, self.bad, self._bad, self._keep = stats.high, stats.bad, stats.bad > 0, nonfinite == "keep"
 
     def _frames(self, array: Array) -> list[Array]:
         """Views [C, H, W]; none of an array without values."""
@@ -182,6 +182,11 @@ class Frames:
         if stats.bad and nonfinite == "raise":
             raise InputError(f"{stats.bad} pixels are NaN or infinite; repair them, or pass nonfinite='repair' or 'keep'")
         return stats
+
+    @property
+    def seems_12_bit(self) -> bool:
+        """Whether 16-bit values end so low that their white may be another one."""
+        return self.dtype == "uint16" and 0 < self.high < 4096
 
     @property
     def data_range(self) -> DataRange:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,11 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastbsn.errors import InputError, TrainingError
-from fastbsn.io.image_files import decode_image, list_images, read_image
+from fastbsn.errors import FastBSNError, InputError, TrainingError
+from fastbsn.inference.frames import Frames
+from fastbsn.inference.ranges import DataRange
+from fastbsn.io.image_files import NAMES, decode_image, list_images, read_picture
 from fastbsn.io.stacks import count_pages, decode_stack
 from fastbsn.pixels import RANGES, dtype_name, mirrored
 from fastbsn.training.identity import tensor_digest
+
+logger = logging.getLogger("fastbsn")
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
@@ -48,30 +53,77 @@ def decode(data: bytes, name: str) -> list[Tensor]:
     return [to_tensor(frame.transpose(1, 2, 0)) for frame in stack.reshape(-1, *stack.shape[-3:])]
 
 
+def read_frames(path: str | Path, data_range: DataRange | None = None, axes: str | None = None) -> tuple[list[Tensor], set[str]]:
+    """Frames [C, H, W] of a file, all of its pages, without alpha, and its dtypes; see `ImageSet.from_folder`.
+
+    Raises:
+        FileFormatError, InputError: see `io.image_files.read_picture` and `inference.frames`.
+    """
+    found, dtypes = list[Tensor](), set[str]()
+    for part in read_picture(path).parts:
+        order = axes or part.axes
+        array = part.array
+        if "C" in order and part.channels.endswith("A") and order == part.axes:
+            array = array.take(range(len(part.channels) - 1), order.index("C"))
+        frames = Frames(array, None, order, data_range=data_range if data_range is not None else part.white)
+        if frames.bad:
+            logger.warning("%s: %d pixels are NaN or infinite; repaired from their neighbours", path, frames.bad)
+        if data_range is None and part.white is None and frames.seems_12_bit:
+            logger.warning("%s: values end at %g of 65535; for 12-bit data pass data_range=4095 (--data-range 4095)", path, frames.high)
+        found += [to_tensor(frames.image(i)) for i in range(frames.count)]
+        dtypes.add(frames.dtype)
+    return found, dtypes
+
+
 @dataclass
 class ImageSet:
     """Images [C, H, W] with one channel count; `aligned` sets (labels) are cropped at the same places."""
 
     images: list[Tensor]
     names: list[str] = field(default_factory=list)
+    data_ranges: dict[str, DataRange] = field(default_factory=dict)  # that the files were read with, by dtype name, where they were given
 
     def __post_init__(self) -> None:
         if not self.images:
             raise TrainingError("no training images: got an empty set; expected at least one image")
-        channels = {image.shape[0] for image in self.images}
+        channels = {image.shape[0]: name for name, image in zip(self.names or map(str, range(len(self.images))), self.images, strict=True)}
         if len(channels) > 1:
-            raise InputError(f"training images have {sorted(channels)} channels; expected one count: convert them or train on one kind")
+            counts = ", ".join(f"{count} ({name})" for count, name in sorted(channels.items()))
+            raise InputError(f"training images have {counts} channels; expected one count: convert them or train on one kind")
 
     @classmethod
     def from_arrays(cls, arrays: Sequence[np.ndarray]) -> ImageSet:
         return cls([to_tensor(a) for a in arrays], [str(i) for i in range(len(arrays))])
 
     @classmethod
-    def from_folder(cls, folder: str | Path) -> ImageSet:
-        paths = list_images(folder)
+    def from_folder(cls, place: str | Path, data_range: DataRange | None = None, axes: str | None = None) -> ImageSet:
+        """The images of a folder or of one file, pages of stacks one by one; a file that cannot be used is named and left out.
+
+        Args:
+            place: folder or file.
+            data_range: see `Denoiser`; default: what the file says, or its dtype.
+            axes: of every file, where it does not say them.
+
+        Raises:
+            TrainingError: no images, or none that can be used; the message names the first ones.
+        """
+        paths = [Path(place)] if Path(place).is_file() else list_images(place)
         if not paths:
-            raise TrainingError(f"{folder}: no images found; expected PNG, JPEG, TIFF or .npy files")
-        return cls([to_tensor(read_image(p)) for p in paths], [p.name for p in paths])
+            raise TrainingError(f"{place}: no images found; expected {NAMES} files")
+        images, names, failed, ranges = list[Tensor](), list[str](), list[str](), dict[str, DataRange]()
+        for path in paths:
+            try:
+                frames, dtypes = read_frames(path, data_range, axes)
+            except (FastBSNError, MemoryError) as error:
+                failed.append(str(error) if str(path) in str(error) else f"{path}: {error or 'too large for the memory of this machine'}")
+                logger.warning("left out of the training: %s", failed[-1])
+                continue
+            images += frames
+            ranges |= {} if data_range is None else dict.fromkeys(dtypes, data_range)
+            names += [path.name if len(frames) == 1 else f"{path.name}[{i}]" for i in range(len(frames))]
+        if not images:
+            raise TrainingError(f"{place}: none of {len(paths)} files can be used; the first: {'; '.join(failed[:3])}")
+        return cls(images, names, ranges)
 
     @property
     def channels(self) -> int:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from fastbsn.errors import Interrupted
 from fastbsn.inference.predictor import Predictor
 from fastbsn.nets import UNet
 from fastbsn.signals import stop_on_signals
+from fastbsn.training.check import check
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet
 from fastbsn.training.loop import Callback, LoopConfig, Progress, Trained
@@ -44,6 +46,7 @@ def fit(
     teacher: TeacherConfig | None = None,
     student: StudentConfig | None = None,
     init: UNet | None = None,
+    repair: str = "auto",
 ) -> Trained:
     """Train teacher, make labels, train student; or, for photographs, make labels with a bundled model, measure the noise, train.
 
@@ -60,6 +63,7 @@ def fit(
         callback: called after every step and label; what it raises ends the call, and a checkpoint is written first.
         teacher, student: further settings.
         init: "camera" only: start from this student; default `color-photo`.
+        repair: "auto" or "off": hot pixels and impulses, see `fastbsn.training.check`.
 
     Returns:
         The student's file, "student" and, where there is one, "noise_model", and the file's header.
@@ -69,7 +73,9 @@ def fit(
     """
     LoopConfig(steps, minutes)  # refuses a budget of nothing
     ranks = join()
-    noisy = images if isinstance(images, ImageSet) else ImageSet.from_arrays(images)
+    noisy = check(images if isinstance(images, ImageSet) else ImageSet.from_arrays(images), repair)
+    stored = {dtype: list(given) if isinstance(given, tuple) else given for dtype, given in noisy.data_ranges.items()}
+    ranges: dict[str, Any] = {"data_ranges": stored} if stored else {}
     device = str(resolve_device(device)[0])
 
     def budget(share: float, lr: float = LoopConfig.lr) -> LoopConfig:
@@ -105,7 +111,7 @@ def fit(
                 init=init or base_student(),
                 device=device,
                 progress=progress,
-                header={"camera": describe(bank)},
+                header={"camera": describe(bank)} | ranges,
                 bank=bank,
                 callback=callback,
                 spent=time.monotonic() - start,
@@ -120,7 +126,15 @@ def fit(
         logger.info("%d images labelled in %.1f s", len(noisy.images), spent)
         mixture = student or StudentConfig(renoised=1.0 if labels.can_sample_noise else 0.0)
         last = distill(
-            labels, student_file, budget(1 - TEACHER_SHARE), mixture, device=device, progress=progress, callback=callback, spent=spent
+            labels,
+            student_file,
+            budget(1 - TEACHER_SHARE),
+            mixture,
+            device=device,
+            progress=progress,
+            header=ranges,
+            callback=callback,
+            spent=spent,
         )
     model = {name: net for name, net in first.networks.items() if name == "noise_model"}
     return last._replace(networks=last.networks | model)
