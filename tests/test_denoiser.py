@@ -244,13 +244,13 @@ def test_fit_makes_a_denoiser_that_can_be_saved(tmp_path, rng):
 def test_fit_takes_folders_stacks_and_pil(tmp_path, rng, monkeypatch, kind):
     images = rng.integers(0, 256, (2, 24, 20), np.uint8)
     seen = []
-    monkeypatch.setattr("fastbsn.training.fit", lambda images, **k: seen.extend(images) or (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("fastbsn.training.fit", lambda images, **k: seen.extend(images.images) or (_ for _ in ()).throw(KeyboardInterrupt))
     for i, image in enumerate(images):
         write_image(tmp_path / f"{i}.png", image)
     source = {"folder": tmp_path, "stack": images, "pil": [Image.fromarray(x) for x in images]}[kind]
     with pytest.raises(KeyboardInterrupt):
         Denoiser(device="cpu").fit(source, axes="TYX" if kind == "stack" else None, steps=1)
-    assert len(seen) == 2 and all(np.array_equal(a, b) for a, b in zip(seen, images, strict=True))
+    assert len(seen) == 2 and all(np.array_equal(a[0], b) for a, b in zip(seen, images, strict=True))
 
 
 def test_fit_takes_one_file_a_page_at_a_time(tmp_path, rng):

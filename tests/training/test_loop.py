@@ -146,7 +146,7 @@ def test_non_finite_training_image_is_refused():
 
 
 def test_mixed_channel_counts_are_refused():
-    with pytest.raises(InputError, match=r"\[1, 3\]"):
+    with pytest.raises(InputError, match=r"1 \(0\), 3 \(1\) channels"):
         ImageSet.from_arrays([np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.uint8)])
 
 
