@@ -2,6 +2,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 GPU_PYTHON ?= python3
 BIN = $(VENV)/bin
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: demo test ray-test browser-test wheel-test lint aot bench gpu gpu-test clean
@@ -17,8 +18,8 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m fastbsn.demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q --ignore=tests/kernels --ignore=tests/ops
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels tests/ops  # Triton reads this once, so in a process of its own
+	$(PYTEST) --ignore=tests/kernels --ignore=tests/ops
+	TRITON_INTERPRET=1 $(PYTEST) tests/kernels tests/ops  # Triton reads this once, so in processes of their own
 
 # Ray brings a hundred packages: it has an environment of its own, which sees the packages of the first one.
 ray-test: $(VENV)/.installed

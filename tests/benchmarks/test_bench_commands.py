@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,9 @@ def photographs(tmp_path: Path) -> Path:
 
 def test_suites_under_pytest_benchmark(tmp_path: Path) -> None:
     out = tmp_path / "benchmark.json"
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}  # pytest-benchmark does not measure beside other tests
     options = ["--suite", "io", "--scale", "tiny", "--seconds", "0.05", f"--benchmark-json={out}", "-p", "no:cacheprovider"]
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "benchmarks", *options], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "benchmarks", *options], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     found = {(b["group"], b["extra_info"]["version"]): b for b in json.loads(out.read_text())["benchmarks"]}
     assert len(found) == 8
