@@ -190,7 +190,8 @@ def _mixture(settings: list[str]) -> Mixture:
 
 
 def distill_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("labels", nargs="+", help="label folders or URLs; each gives the same share of the crops")
+    p.add_argument("labels", nargs="+", help="label folders or URLs")
+    p.add_argument("--share", nargs="+", type=float, help="of the crops, a number for each label folder, relative to each other (equal)")
     p.add_argument("-o", "--output", type=Path, required=True, help="student.safetensors")
     p.add_argument("--camera", nargs="*", type=Path, help="a student of photographs: banks of `fastbsn noise`; none: synthetic noise only")
     p.add_argument(
@@ -227,7 +228,7 @@ def distill(args: argparse.Namespace) -> int:
             )
         labels = Rotation(LabelFiles(args.labels[0], args.noisy), parse_bytes(args.memory), args.seed)
     else:
-        labels = LabelSet.join([LabelSet.open(folder, args.noisy) for folder in args.labels])
+        labels = LabelSet.join([LabelSet.open(folder, args.noisy) for folder in args.labels], args.share or ())
         labels = labels.gray() if args.gray else labels
     renoised = args.renoised if labels.can_sample_noise or args.sigma else 0.0
     config, bank = _student_config(args, renoised, args.sigma), {}

@@ -44,6 +44,7 @@ class LabelSet:
     readers: Sequence[Callable[[], Tensor]] = ()  # of the noisy images, where they are not in memory
     digest: str = ""  # of what the labels are made from; of the labels themselves where nothing else is known
     parts: list[int] = field(default_factory=list)  # numbers of images of the sets that were joined
+    shares: list[float] = field(default_factory=list)  # of the crops, one for each of these sets
 
     def __post_init__(self) -> None:
         if not self.digest:
@@ -87,12 +88,18 @@ class LabelSet:
         return cls(images, files.sigmas, files.errors, files.noise, files.noise_model, None, readers, files.digest)
 
     @classmethod
-    def join(cls, sets: Sequence[LabelSet]) -> LabelSet:
-        """Several sets as one: each gives the same share of the crops, whatever its size.
+    def join(cls, sets: Sequence[LabelSet], shares: Sequence[float] = ()) -> LabelSet:
+        """Several sets as one: each gives its share of the crops, whatever its size.
+
+        Args:
+            shares: one number for each set, relative to each other; default: the same for all.
 
         Raises:
-            InputError: different numbers of channels.
+            InputError: different numbers of channels, or another number of shares than of sets.
         """
+        shares = list(shares) or [1.0] * len(sets)
+        if len(shares) != len(sets) or min(shares) <= 0:
+            raise InputError(f"shares {shares} for {len(sets)} sets of labels; expected one positive number for each")
         if len(sets) == 1:
             return sets[0]
         images = ImageSet([x for s in sets for x in s.images.images], [n for s in sets for n in s.images.names])
@@ -105,8 +112,9 @@ class LabelSet:
             None,
             noisy,
             [reader for s in sets for reader in s.readers],
-            digest(*(s.digest.encode() for s in sets)),
+            digest(*(s.digest.encode() for s in sets), json.dumps(shares).encode()),
             [len(s.images.images) for s in sets],
+            shares,
         )
 
     def gray(self) -> LabelSet:
@@ -146,7 +154,9 @@ class LabelSet:
         """
         error = torch.tensor(self.stds) ** 2 + (0.3 * torch.tensor(self.sigmas)) ** 2 + (2 / 255) ** 2
         weights = self.images.areas / error
-        return torch.cat([part / part.sum() for part in weights.split(self.parts)]) if self.parts else weights
+        if not self.parts:
+            return weights
+        return torch.cat([share * part / part.sum() for share, part in zip(self.shares, weights.split(self.parts), strict=True)])
 
     def noisy_image(self, i: int) -> Tensor:
         return self.noisy.images[i] if self.noisy else self.readers[i]()

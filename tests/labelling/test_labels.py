@@ -114,7 +114,7 @@ def test_a_student_labels_too_and_strength_names_its_labels(noisy_folder, tmp_pa
     assert labels.can_sample_noise and min(labels.sigmas) > 0
 
 
-def test_joined_sets_have_equal_shares(rng):
+def test_joined_sets_have_the_shares_that_were_asked(rng):
     def made(n: int, size: int) -> LabelSet:
         images = ImageSet([torch.rand(3, size, size) for _ in range(n)], [f"{n}-{i}" for i in range(n)])
         return LabelSet(images, [0.1] * n, [0.0] * n, "gaussian", noisy=images, digest=str(n))
@@ -122,6 +122,11 @@ def test_joined_sets_have_equal_shares(rng):
     joined = LabelSet.join([made(2, 40), made(5, 90)])
     weights = joined.weights()
     assert len(joined.images.images) == 7 and weights[:2].sum() == pytest.approx(float(weights[2:].sum()))
+    quarter = LabelSet.join([made(2, 40), made(5, 90)], [1, 3])
+    weights = quarter.weights()
+    assert float(weights[:2].sum() / weights.sum()) == pytest.approx(0.25) and quarter.digest != joined.digest
+    with pytest.raises(InputError, match="one positive number for each"):
+        LabelSet.join([made(2, 40), made(5, 90)], [1.0])
     assert joined.noise == "gaussian" and joined.digest != LabelSet.join([made(5, 90), made(2, 40)]).digest
     assert torch.equal(joined.noisy_image(3), joined.images.images[3])
 
