@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastbsn.backends.reference import upsample_weight
 from fastbsn.errors import BackendError, InputError
 from fastbsn.io.atomic import write_bytes
 from fastbsn.nets import UNet
-from fastbsn.nets.unet import SLOPE
+from fastbsn.nets.unet import SLOPE, upsample_weight
 
 OPSET = 17
 
@@ -32,21 +31,35 @@ def export_onnx(net: UNet, path: str | Path) -> None:
         BackendError: the package onnx is not installed.
         StorageError: the write did not complete.
     """
+    write_bytes(path, onnx_model(net))
+
+
+def onnx_model(net: UNet, parts: int = 0) -> bytes:
+    """The same as bytes; or, for engines that are handed prepared images, the estimated noise alone.
+
+    Args:
+        parts: 0: the whole denoiser. Otherwise input "image", [N, parts * C, H, W] with H and W multiples of `net.multiple`, of which the
+            image is the sum (two in bfloat16, which would round it), and output "noise" [N, C, H, W].
+
+    Raises:
+        BackendError: the package onnx is not installed.
+    """
     try:
         import onnx
     except ImportError as error:
         raise BackendError("ONNX export needs the package onnx; install it with: pip install 'fastbsn[onnx]'") from error
-    shape: list[Any] = ["N", net.config["in_channels"], "H", "W"]
-    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("noisy", "denoised")]
-    nodes, constants = _unet(net, onnx)
+    channels = net.config["in_channels"]
+    ports = (("image", parts * channels), ("noise", channels)) if parts else (("noisy", channels), ("denoised", channels))
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", c, "H", "W"]) for name, c in ports]
+    nodes, constants = _unet(net, onnx, parts)
     graph = onnx.helper.make_graph(nodes, "fastbsn_student", ends[:1], ends[1:], constants)
     opset = onnx.helper.make_opsetid("", OPSET)
     model = onnx.helper.make_model(graph, producer_name="fastbsn", opset_imports=[opset], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
-    write_bytes(path, model.SerializeToString())
+    return bytes(model.SerializeToString())
 
 
-def _unet(net: UNet, onnx: Any) -> tuple[list[Any], list[Any]]:
+def _unet(net: UNet, onnx: Any, parts: int) -> tuple[list[Any], list[Any]]:
     """Nodes and constants of `UNet.forward`, without upsampled or joined tensors.
 
     Nearest upsampling and a 3x3 convolution are four 2x2 convolutions in low resolution, one for each phase of the output, with
@@ -81,18 +94,25 @@ def _unet(net: UNet, onnx: Any) -> tuple[list[Any], list[Any]]:
         i = node("Mod", node("Range", zero, length, one), period)
         return node("Gather", x, node("Min", i, node("Sub", period, i)), axis=axis)
 
-    zero, one, two, multiple = (constant(name, i) for name, i in (("zero", 0), ("one", 1), ("two", 2), ("multiple", net.multiple)))
-    size = node("Shape", "noisy", start=2, end=4)
-    at = {"image": mirrored(mirrored("noisy", 2), 3)}
+    at = {"image": "image"}
+    if not parts:
+        zero, one, two, multiple = (constant(name, i) for name, i in (("zero", 0), ("one", 1), ("two", 2), ("multiple", net.multiple)))
+        size = node("Shape", "noisy", start=2, end=4)
+        at = {"image": mirrored(mirrored("noisy", 2), 3)}
     for layer, module in zip(net.layers, net.convolutions, strict=True):
-        parts = module.weight.detach().split(layer.in_channels, 1)
-        weight, bias = constant(f"{layer.name}.weight", parts[-1]), constant(f"{layer.name}.bias", module.bias.detach())
+        weights = list(module.weight.detach().split(layer.in_channels, 1))
+        if layer.inputs[-1] == "image":
+            weights[-1] = weights[-1].repeat(1, max(1, parts), 1, 1)
+        weight, bias = constant(f"{layer.name}.weight", weights[-1]), constant(f"{layer.name}.bias", module.bias.detach())
         x = node("Conv", at[layer.inputs[-1]], weight, bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-        if len(parts) == 2:  # the other input is upsampled
-            x = node("Add", x, upsampled(layer.name, at[layer.inputs[0]], parts[0]))
+        if len(weights) == 2:  # the other input is upsampled
+            x = node("Add", x, upsampled(layer.name, at[layer.inputs[0]], weights[0]))
         if layer.activated:
             x = node("LeakyRelu", x, alpha=SLOPE)
         at[layer.result] = node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]) if layer.pooled else x
+    if parts:
+        node("Identity", x, output="noise")
+        return nodes, constants
     cropped = node("Slice", x, constant("origin", [0, 0]), size, constant("axes", [2, 3]))
     node("Sub", "noisy", cropped, output="denoised")
     return nodes, constants

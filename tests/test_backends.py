@@ -11,6 +11,7 @@ from fastbsn.backends import reference, resolve_device, resolve_dtype, select, s
 from fastbsn.errors import BackendError
 from fastbsn.names import BACKENDS
 from fastbsn.nets import DBSN, NoiseModel, pad_to_multiple
+from fastbsn.nets.unet import upsample_weight
 from fastbsn.ops import dispatch
 from tests.tiny import tiny_unet
 
@@ -21,6 +22,7 @@ def error(a: torch.Tensor, exact: torch.Tensor) -> float:
     return float((a.double() - exact).abs().max())
 
 
+@pytest.mark.parametrize("backend", ["reference", "openvino"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     "channels, depth, shape",
@@ -33,10 +35,10 @@ def error(a: torch.Tensor, exact: torch.Tensor) -> float:
         (48, 5, (1, 3, 37, 70)),
     ],
 )
-def test_prepared_student_errs_at_most_twice_as_much_as_pytorch(monkeypatch, channels, depth, shape, dtype):
+def test_prepared_student_errs_at_most_twice_as_much_as_pytorch(monkeypatch, channels, depth, shape, dtype, backend):
     monkeypatch.setattr(reference, "STRIP", 16)
     net, y = tiny_unet(shape[1], channels, depth), torch.rand(shape)
-    found = select(net, "cpu", "reference", dtype)(y)
+    found = select(net, "cpu", backend, dtype)(y)
     with torch.no_grad():
         exact = net.double()(y.double())
         noise = net.float().to(dtype).estimated_noise(pad_to_multiple(y, net.multiple).to(dtype))
@@ -49,7 +51,7 @@ def test_prepared_student_errs_at_most_twice_as_much_as_pytorch(monkeypatch, cha
 def test_upsampling_and_convolution_as_one_transposed_convolution():
     x, weight = torch.randn(2, 5, 4, 6, dtype=torch.float64), torch.randn(3, 5, 3, 3, dtype=torch.float64)
     two = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=1)
-    one = F.conv_transpose2d(x, reference.upsample_weight(weight), stride=2, padding=1)
+    one = F.conv_transpose2d(x, upsample_weight(weight), stride=2, padding=1)
     assert error(one, two) < 1e-13
 
 

@@ -16,6 +16,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +30,13 @@ def _planes(run: Callable[[Image], Image]) -> Engine:
     return lambda x: np.ascontiguousarray(run(np.ascontiguousarray(x.transpose(2, 0, 1))[None])[0].transpose(1, 2, 0))
 
 
-def fastbsn(model: str, threads: int, dtype: str) -> Engine:
+def fastbsn(model: str, threads: int, dtype: str, backend: str = "reference") -> Engine:
     import torch
 
     from fastbsn import Denoiser
 
     torch.set_num_threads(threads)
-    d = Denoiser.from_pretrained(Path(model).with_suffix(".safetensors"), device="cpu", dtype=dtype)
+    d = Denoiser.from_pretrained(Path(model).with_suffix(".safetensors"), device="cpu", dtype=dtype, backend=backend)
     return lambda x: np.asarray(d(x, channel_axis=2, data_range=1.0))
 
 
@@ -66,6 +67,8 @@ def oidn(model: str, threads: int, dtype: str) -> Engine:
 ENGINES: dict[str, tuple[Callable[[str, int, str], Engine], str]] = {
     "fastbsn fp32": (fastbsn, "float32"),
     "fastbsn bf16": (fastbsn, "bfloat16"),
+    "fastbsn fp32, backend openvino": (partial(fastbsn, backend="openvino"), "float32"),
+    "fastbsn bf16, backend openvino": (partial(fastbsn, backend="openvino"), "bfloat16"),
     "OpenVINO fp32": (openvino, "f32"),
     "OpenVINO bf16": (openvino, "bf16"),
     "onnxruntime fp32": (onnxruntime, "float32"),

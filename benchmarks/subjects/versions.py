@@ -18,7 +18,7 @@ from benchmarks.harness.timing import Run
 from benchmarks.subjects.rewrites import PhaseUNet, fuse_conv_relu, in_strips, on_ops
 from fastbsn import backends
 from fastbsn.backends import capture as graphs
-from fastbsn.names import BACKENDS
+from fastbsn.names import AUTOMATIC
 from fastbsn.nets import DBSN, UNet, pad_to_multiple
 from fastbsn.training.step import WARM_UP
 
@@ -195,4 +195,4 @@ def baselines(rewrite: str, dtype: str = "bfloat16", small: bool = False) -> dic
 
 def own(dtypes: tuple[str, ...] = ("bfloat16",)) -> dict[str, Version]:
     """fastbsn's backends."""
-    return {f"fastbsn {name} {SHORT[d]}": Version(backend(name, d), d) for name in reversed(BACKENDS) for d in dtypes}
+    return {f"fastbsn {name} {SHORT[d]}": Version(backend(name, d), d) for name in reversed(AUTOMATIC) for d in dtypes}

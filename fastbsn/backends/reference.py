@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fastbsn import ops
 from fastbsn.nets import DBSN, UNet, pad_to_multiple
+from fastbsn.nets.unet import upsample_weight
 from fastbsn.ops.topology import SLOPE, Layer, last_readers
 
 Prepared = Callable[[Tensor], Any]
@@ -68,16 +69,6 @@ def _denoise(net: UNet, estimated_noise: Callable[[Tensor], Tensor]) -> Prepared
         return y - estimated_noise(pad_to_multiple(y, net.multiple))[..., :h, :w]
 
     return denoise
-
-
-def upsample_weight(weight: Tensor) -> Tensor:
-    """Weight [C, O, 4, 4] of the transposed convolution (stride 2, padding 1) that equals nearest x2 and a 3x3 convolution [O, C, 3, 3].
-
-    Every output pixel sees 2x2 low-resolution pixels, whose weights are sums of up to four taps.
-    """
-    o, c = weight.shape[:2]
-    taps = weight.double().transpose(0, 1).reshape(c * o, 1, 3, 3).flip(2, 3)
-    return F.conv2d(taps, torch.ones(1, 1, 2, 2, dtype=torch.float64, device=weight.device), padding=1).reshape(c, o, 4, 4)
 
 
 class _Noise:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fastbsn.backends.device import resolve_device, slow_bf16
 from fastbsn.errors import BackendError
-from fastbsn.names import BACKENDS, DTYPES
+from fastbsn.names import AUTOMATIC, BACKENDS, DTYPES
 from fastbsn.nets import DBSN, Network, UNet
 from fastbsn.ops import self_check
 from fastbsn.ops.dispatch import warn_once
@@ -112,7 +112,7 @@ def select(net: nn.Module, device: str | torch.device = "auto", backend: str = "
     Args:
         net: UNet or DBSN; its weights are copied.
         device: "auto", "cpu", "cuda" or "cuda:1".
-        backend: "auto" or one of BACKENDS.
+        backend: "auto" or one of BACKENDS, which may be one that is not chosen by itself.
         dtype: of the arithmetic: "auto", "float32", "bfloat16" or "float16".
 
     Raises:
@@ -124,7 +124,7 @@ def select(net: nn.Module, device: str | torch.device = "auto", backend: str = "
     what, dtype_reason = resolve_dtype(dtype, where, net)
     reasons = [f"device {where}: {device_reason}", f"dtype {str(what).removeprefix('torch.')}: {dtype_reason}"]
     refusals: list[str] = []
-    for name in BACKENDS if backend == "auto" else (backend,):
+    for name in AUTOMATIC if backend == "auto" else (backend,):
         module = _load(name)
         refusal = module if isinstance(module, str) else module.why_not(net, where, what)
         if refusal is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,6 +26,16 @@ def pad_to_multiple(y: Tensor, multiple: int) -> Tensor:
     if bottom < h and right < w:
         return F.pad(y, (0, right, 0, bottom), mode="reflect")
     return y[..., mirrored(h, h + bottom, y.device)[:, None], mirrored(w, w + right, y.device)]
+
+
+def upsample_weight(weight: Tensor) -> Tensor:
+    """Weight [C, O, 4, 4] of the transposed convolution (stride 2, padding 1) that equals nearest x2 and a 3x3 convolution [O, C, 3, 3].
+
+    Every output pixel sees 2x2 low-resolution pixels, whose weights are sums of up to four taps.
+    """
+    o, c = weight.shape[:2]
+    taps = weight.double().transpose(0, 1).reshape(c * o, 1, 3, 3).flip(2, 3)
+    return F.conv2d(taps, torch.ones(1, 1, 2, 2, dtype=torch.float64, device=weight.device), padding=1).reshape(c, o, 4, 4)
 
 
 class UNet(Network):

@@ -1,0 +1,52 @@
+"""OpenVINO on a CPU (package openvino): the student's noise by the ONNX graph of `fastbsn.export`, compiled for this processor.
+
+Chosen by name only; `benchmarks/results/engines.json` says where it is ahead of the reference backend and where it is not.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastbsn.export import onnx_model
+from fastbsn.nets import UNet, pad_to_multiple
+
+HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+
+
+def why_not(net: nn.Module, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why this backend cannot run `net`, or None."""
+    if not isinstance(net, UNet):
+        return "it runs students only"
+    if device.type != "cpu" or dtype not in HINTS:
+        return f"it runs on a CPU in {' or '.join(map(str, HINTS))}; got {device} and {dtype}"
+    missing = [name for name in ("openvino", "onnx") if importlib.util.find_spec(name) is None]
+    return f"not installed: {', '.join(missing)}; install it with: pip install {' '.join(missing)}" if missing else None
+
+
+def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Compile once; as many threads as PyTorch has now. float32 [N, C, H, W] -> the same; y - f(y) is float32."""
+    import openvino as ov
+
+    assert isinstance(net, UNet)
+    parts = 1 if dtype == torch.float32 else 2
+    options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
+    core = ov.Core()
+    compiled = core.compile_model(core.read_model(onnx_model(net, parts)), "CPU", options)
+    local, multiple = threading.local(), net.multiple
+
+    def denoise(y: Tensor) -> Tensor:
+        if not hasattr(local, "request"):
+            local.request = compiled.create_infer_request()  # one infers one image at a time
+        x = pad_to_multiple(y, multiple)
+        rounded = x.to(dtype).float()
+        image = x if parts == 1 else torch.cat([rounded, x - rounded], 1)
+        noise = local.request.infer({"image": np.ascontiguousarray(image.numpy())}, share_inputs=True)["noise"]
+        return y - torch.from_numpy(noise)[..., : y.shape[2], : y.shape[3]]
+
+    return denoise
