@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.harness.machine import commit
+from tests.reliability.numbers import Row, record, taken
+
 SEED = int(os.environ.get("FASTBSN_SEED", "0"))
+RECORD = os.environ.get("FASTBSN_RECORD")
+rows: dict[str, Row] = {}
 
 
 def pytest_report_header() -> str:
@@ -47,3 +53,25 @@ def noisy_folder(tmp_path: Path, rng: np.random.Generator) -> Path:
         noisy = photograph(rng, 48, 56) + rng.normal(0, 25 / 255, (48, 56))
         cv2.imwrite(str(folder / f"{i}.png"), np.rint(np.clip(noisy, 0, 1) * 255).astype(np.uint8))
     return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test of a reliability goal asked for and did: by `cases`, or by `pytest.mark.goal(name, count)`."""
+    report = yield
+    if not RECORD or report.skipped or not (report.when == "call" or report.failed):
+        return report
+    marked = [(mark.args[0], mark.kwargs.get("count", 1)) for mark in item.iter_markers("goal")]
+    for goal, count in dict([*marked, *taken]).items():
+        row = rows.setdefault(goal, {"goal": goal, "asked": 0, "done": 0, "failures": 0, "seconds": 0.0, "commit": commit()})
+        row["asked"] += count
+        row["done"] += count * report.passed
+        row["failures"] += report.failed
+        row["seconds"] = round(row["seconds"] + report.duration, 1)
+    taken.clear()
+    return report
+
+
+def pytest_sessionfinish() -> None:
+    if RECORD:
+        record(Path(RECORD), rows.values())

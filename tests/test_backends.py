@@ -294,6 +294,7 @@ for backend in ('cuda', 'triton'):
 """
 
 
+@pytest.mark.goal("G18 machines without accelerators")
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_without_accelerators_everything_works_and_names_raise(situation):
     script = SCRIPT.replace("SITUATION", SITUATIONS[situation])

@@ -211,6 +211,12 @@ def engines(result: Row) -> str:
     return "\n\n".join([table(columns, lines, 3), f"{result['model']}. {machine(result['machine'])}"])
 
 
+def reliability(result: Row) -> str:
+    lines = [[r["goal"], f"{r['asked']:,}", f"{r['done']:,}", str(r["failures"]), f"{r['seconds']:,.0f}"] for r in result["rows"]]
+    columns = ["goal", "cases asked for", "right", "tests failed", "seconds"]
+    return "\n\n".join([table(columns, lines), machine(result["machine"])])
+
+
 TABLES: dict[str, Callable[[Any], str]] = {
     "cpu": cpu,
     "gpu": gpu,
@@ -221,6 +227,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "quality": quality,
     "int8": int8,
     "engines": engines,
+    "reliability": reliability,
 }
 
 

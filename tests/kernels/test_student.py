@@ -37,7 +37,7 @@ def test_against_float64(inputs, channels, depth, n, tiles, dtype):
     student_checks.check_student(inputs, channels, depth, n, tiles, dtype, DEVICE)
 
 
-@pytest.mark.parametrize("i", range(cases("student shapes")))
+@pytest.mark.parametrize("i", range(cases("G8 shapes of the student")))
 def test_random_shapes(i):
     draw = random.Random(1000 * SEED + i)
     torch.manual_seed(1000 * SEED + i)
@@ -91,4 +91,4 @@ def test_the_training_loop_follows_the_reference(tmp_path, monkeypatch):
         config = StudentConfig(channels=6, depth=1, batch=2, crop=8)
         distill(labels, output, loop, config, device=DEVICE, progress=False, backend=backend)
 
-    check_curves(run, cases("one minute of training, steps"), tmp_path, monkeypatch)
+    check_curves(run, cases("G8 steps of training"), tmp_path, monkeypatch)

@@ -76,4 +76,4 @@ def test_the_training_loop_follows_the_reference(tmp_path, monkeypatch):
         config = TeacherConfig(noise="heteroscedastic", channels=8, modules=1, batch=2, crop=8)
         train_teacher(images, output, loop, config, DEVICE, progress=False, backend=backend)
 
-    check_curves(run, cases("one minute of training, steps"), tmp_path, monkeypatch)
+    check_curves(run, cases("G8 steps of training"), tmp_path, monkeypatch)

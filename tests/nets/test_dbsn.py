@@ -11,6 +11,7 @@ from fastbsn.nets import DBSN
 from fastbsn.ops import batch_to_space, masked_conv2d, space_to_batch
 
 CASES = [(v, b, p) for v in ("paper", "light") for b in ("dilated", "plain") for p in (False, True) if not (b == "plain" and p)]
+INJECTIONS = 12
 SIZES = [1, 2, 3, 5, 7, 8, 13, 17, 24, 31]
 
 
@@ -30,10 +31,11 @@ def network(variant: str, blind_spot: str = "dilated", channels: int = 8, in_cha
     return net
 
 
+@pytest.mark.goal("G7 injections of NaN", count=INJECTIONS)
 @pytest.mark.parametrize("variant, blind_spot, phases", CASES)
 def test_nan_never_reaches_the_pixel_it_replaces(variant, blind_spot, phases, rng):
     net = network(variant, blind_spot)
-    for _ in range(12):
+    for _ in range(INJECTIONS):
         h, w = rng.choice(SIZES, 2)
         i, j = rng.integers(h), rng.integers(w)
         x = torch.rand(1, 2, h, w, dtype=torch.double)

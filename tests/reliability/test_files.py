@@ -142,6 +142,7 @@ BOMBS = {
 }  # fmt: skip
 
 
+@pytest.mark.goal("G3 bombs")
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_bombs_are_refused_before_anything_decodes_them(tmp_path, monkeypatch, bomb):
     def reached(*_, **__):
@@ -277,6 +278,7 @@ READERS = {
 }
 
 
+@pytest.mark.goal("G16 pickles, names and links")
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_nothing_is_ever_unpickled(tmp_path, monkeypatch, payload, name):
@@ -294,6 +296,7 @@ def test_the_payload_is_live(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["executed"]
 
 
+@pytest.mark.goal("G16 pickles, names and links", count=3)
 def test_objects_in_matlab_files_stay_closed(tmp_path):
     """Cells, structures and functions are refused by their class in the header."""
     path = tmp_path / "BenchmarkNoisyBlocksSrgb.mat"
@@ -303,6 +306,7 @@ def test_objects_in_matlab_files_stay_closed(tmp_path):
             read_sidd(path)
 
 
+@pytest.mark.goal("G16 pickles, names and links", count=6)
 def test_names_in_a_file_never_become_paths(tmp_path, monkeypatch):
     from safetensors.torch import save
 
@@ -316,6 +320,7 @@ def test_names_in_a_file_never_become_paths(tmp_path, monkeypatch):
         assert os.listdir(tmp_path) == ["inside"] and os.listdir() == ["a"]
 
 
+@pytest.mark.goal("G16 pickles, names and links")
 def test_writing_through_a_link_does_not_leave_the_folder(tmp_path):
     (tmp_path / "outside.png").write_bytes(b"old")
     (tmp_path / "inside").mkdir()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
+import multiprocessing
+import shutil
 import time
 from pathlib import Path
 
@@ -12,49 +11,65 @@ import numpy as np
 import torch
 
 from fastbsn.io.weights import load_tensors
+from fastbsn.training import ImageSet, LoopConfig, TeacherConfig, loop, train_teacher
+from tests.conftest import SEED
 from tests.reliability.numbers import cases
 
-ROOT = Path(__file__).resolve().parents[2]
-CODE = """
-import sys
-import numpy as np, torch
-from fastbsn.training import ImageSet, LoopConfig, TeacherConfig, train_teacher
-torch.set_num_threads(1)
-rng = np.random.default_rng(0)
-images = ImageSet.from_arrays([rng.random((40, 40)).astype(np.float32) for _ in range(3)])
-print("ready", flush=True)
-loop = LoopConfig(steps=60, checkpoint_seconds=0, log_steps=5)
-train_teacher(images, sys.argv[1], loop, TeacherConfig(channels=8, modules=1, batch=1, crop=24), progress=False)
-"""
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["fastbsn.training"])
 
 
-def start(output: Path) -> subprocess.Popen:
-    process = subprocess.Popen([sys.executable, "-c", CODE, str(output)], stdout=subprocess.PIPE, cwd=ROOT)
-    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-    return process
+def train(output: Path) -> None:
+    torch.set_num_threads(1)
+    loop.draw_curve = lambda *_: None  # takes longer than the steps
+    rng = np.random.default_rng(0)
+    images = ImageSet.from_arrays([rng.random((40, 40)).astype(np.float32) for _ in range(3)])
+    budget = LoopConfig(steps=60, checkpoint_seconds=0, log_steps=5)
+    train_teacher(images, output, budget, TeacherConfig(channels=8, modules=1, batch=1, crop=24), progress=False)
+
+
+def finish(output: Path) -> None:
+    process = processes.Process(target=train, args=(output,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_kill_9_at_any_instant(tmp_path):
-    rng = np.random.default_rng(0)
+    rng, wanted = np.random.default_rng(SEED), cases("G11 kills of a training run")
     whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
-    assert start(whole).wait() == 0
-    checkpoint = tmp_path / "killed.safetensors.run" / "checkpoint.safetensors"
-    steps, cut_short = [0], 0
-    for i in range(cases("G11 kills of a training run")):
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        process = start(killed)
-        while i % 3 and process.poll() is None and (checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0) == before:
+    finish(whole)
+    folder = killed.with_name(killed.name + ".run")
+    checkpoint, step, kills, last = folder / "checkpoint.safetensors", 0, 0, 0
+
+    def check_finished():
+        final = [load_tensors(p.with_name(p.name + ".run") / "checkpoint.safetensors")[0] for p in (whole, killed)]
+        assert final[0].keys() == final[1].keys()
+        assert all(torch.equal(final[0][key], final[1][key]) for key in final[0])
+
+    def saved() -> int:
+        return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+
+    while kills < wanted:
+        before = saved()
+        process = processes.Process(target=train, args=(killed,))
+        process.start()
+        while kills % 3 and process.is_alive() and saved() == before:
             time.sleep(0.01)  # two of three kills come after a save of this run, however slow the machine is
         time.sleep(rng.uniform(0, 0.2))
-        cut_short += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
+        if process.exitcode == 0:  # the run is finished: the next one starts anew
+            check_finished()
+            killed.unlink()
+            shutil.rmtree(folder)
+            step = 0
+            continue
+        kills += 1
         if checkpoint.exists():
             tensors, header = load_tensors(checkpoint)  # never torn
-            assert tensors and header["step"] >= steps[-1], "a completed save was lost"
-            steps.append(header["step"])
-    assert cut_short > 0 and max(steps) > 0, "no run was cut short after a save: the test proves nothing on this machine"
-    assert start(killed).wait() == 0
-    final = [load_tensors(p.with_name(p.name + ".run") / "checkpoint.safetensors")[0] for p in (whole, killed)]
-    assert final[0].keys() == final[1].keys()
-    assert all(torch.equal(final[0][key], final[1][key]) for key in final[0])
+            assert tensors and header["step"] >= step, "a completed save was lost"
+            last = step = header["step"]
+    assert last > 0, "no run was cut short after a save: the test proves nothing on this machine"
+    finish(killed)
+    check_finished()

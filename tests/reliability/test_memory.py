@@ -50,6 +50,7 @@ def starved(failing: set[int], limit: float = np.inf):
     return d, calls
 
 
+@pytest.mark.goal("G10 out of memory, tiles", count=64)
 def test_out_of_memory_at_every_tile_changes_nothing(rng):
     x = rng.integers(0, 256, (64, 64), np.uint8)
     clean = starved(set())[0](x, tile=8)
@@ -59,6 +60,7 @@ def test_out_of_memory_at_every_tile_changes_nothing(rng):
         assert len(calls) >= 65
 
 
+@pytest.mark.goal("G10 nested shrinks", count=3)
 def test_three_nested_shrinks(rng):
     x = rng.random((128, 128)).astype(np.float32)
     clean = starved(set())[0](x, tile=None)
