@@ -188,8 +188,12 @@ class Denoiser:
         def denoise(x: Any) -> Any:
             return self(x, axes, channel_axis, data_range, strength=strength, seed=next(seeds))
 
+        weak: list[bool] = []  # of the first frame
+
         def fits(opened: Frames) -> bool:
-            return len(self._predictor.grid(opened).boxes()) == 1
+            if not weak:
+                weak.append(self._predictor.kept(opened, 0) is not None)
+            return not weak[0] and len(self._predictor.grid(opened).boxes()) == 1
 
         direct = getattr(self.prepared_.run, "stream", None) if strength == 1 else None
         return stream(frames, denoise, open_, fits, direct)

@@ -21,7 +21,7 @@ BLOCK = 16  # pixels on a side of the blocks in which the noise is looked at
 FLATTEST = 0.05
 WHITE_RATIO = 0.6
 LARGEST_CORRELATION = 0.15  # between channels, of noise that is taken for independent
-WEAKEST = 1.5 / 255  # white noise below this is no reason to take another model
+WEAKEST = 0.3 / 255  # white noise below this is no reason to take another model
 
 
 class Choice(NamedTuple):

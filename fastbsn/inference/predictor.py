@@ -17,6 +17,7 @@ from fastbsn.inference import dither, tiling
 from fastbsn.inference.frames import Frames
 from fastbsn.inference.refine import denoise_correlated
 from fastbsn.inference.tiling import Box, Grid
+from fastbsn.inference.weak import kept_part
 from fastbsn.nets import Network, NoiseModel, noise_level, posterior_mean, posterior_std
 
 Tile = str | int | tuple[int, int] | None
@@ -91,14 +92,25 @@ class Predictor:
         s = s if level is None else s._replace(n=level)
         return Estimate(posterior_mean(y, mu, s), posterior_std(s), _deviation(s.n))
 
-    def estimate_at(self, y: Tensor, level: Tensor | None, strength: float, noise: Callable[[], Tensor]) -> Estimate:
-        """`estimate` at a strength above 0; `noise` gives N(0, 1) noise [N, C, H, W] for one above 1, see `inference.dither`."""
+    def estimate_at(
+        self, y: Tensor, level: Tensor | None, strength: float, noise: Callable[[], Tensor], kept: Tensor | None = None
+    ) -> Estimate:
+        """`estimate` at a strength above 0; `noise` gives N(0, 1) noise [N, C, H, W] for one above 1, see `inference.dither`; `kept` is
+        put back of what is removed, see `inference.weak`."""
         if strength > 1:
             e = noise().view(y.shape).to(y) * dither.level(strength)
             plus, minus = self.estimate(y + e, level), self.estimate(y - e, level)
             return plus._replace(image=(plus.image + minus.image) / 2)
         found = self.estimate(y, level)
+        if kept is not None:
+            return found._replace(image=torch.lerp(y, found.image, strength * (1 - kept.to(y))))
         return found if strength == 1 else found._replace(image=torch.lerp(y, found.image, strength))
+
+    def kept(self, frames: Frames, frame: int, strength: float = 1.0) -> Tensor | None:
+        """See `inference.weak.kept_part`; None for what is not a student of white noise, and for strengths above 1."""
+        if self.is_teacher or self.noise != "gaussian" or strength > 1:
+            return None
+        return kept_part(frames, frame, self.prepared, self.prepared.device)
 
     def level(self, frames: Frames, frame: int) -> Tensor:
         """Standard deviation of the noise in one frame, [batch, 1, 1, 1], measured on windows spread over it."""
@@ -116,7 +128,8 @@ class Predictor:
         if self._refines or tile is None:
             chosen = h, w
         elif tile == "auto":
-            limit = tiling.budget(p.device, p.bytes_per_pixel * frames.batch, h * w, frames.nbytes)
+            held = h * w if frames.count and frames.areas(0) is not None else 0
+            limit = tiling.budget(p.device, p.bytes_per_pixel * frames.batch, h * w, frames.nbytes, held)
             chosen = tiling.choose_tile(h, w, p.radius, p.multiple, limit)
         else:
             chosen = _size(tile)
@@ -155,11 +168,18 @@ class Predictor:
         if levels is None:
             levels = self.levels(frames) if self.is_teacher or sigma else []
 
+        kept: dict[int, Tensor | None] = {}  # of the frame at hand
+
         def work(frame: int, box: Box, window: Box) -> None:
+            if frame not in kept:
+                kept.clear()
+                kept[frame] = self.kept(frames, frame, strength)
             y = frames.read(frame, window).to(device)
             level = levels[frame].to(y) if levels else None
             channels = y.shape[0] * y.shape[1]
-            image, error, noise = self.estimate_at(y, level, strength, lambda: dither.white_noise(frame, window, channels, seed))
+            image, error, noise = self.estimate_at(
+                y, level, strength, lambda: dither.white_noise(frame, window, channels, seed), kept[frame]
+            )
             rows, cols = slice(box[0] - window[0], box[1] - window[0]), slice(box[2] - window[2], box[3] - window[2])
             image = image[..., rows, cols]
             if not image.isfinite().all():

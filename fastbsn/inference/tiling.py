@@ -140,7 +140,7 @@ def _system_bytes() -> int:
         return 2**31
 
 
-def budget(device: torch.device, bytes_per_pixel: int, pixels: int, nbytes: int) -> int:
+def budget(device: torch.device, bytes_per_pixel: int, pixels: int, nbytes: int, held: int = 0) -> int:
     """Pixels that a window may hold: half of the free memory, on a CPU at most 1 GiB (see LARGE for large images).
 
     Args:
@@ -148,11 +148,12 @@ def budget(device: torch.device, bytes_per_pixel: int, pixels: int, nbytes: int)
         bytes_per_pixel: working memory of a window.
         pixels: number of pixels of a frame.
         nbytes: size of the whole input.
+        held: bytes that are held besides input and output.
     """
     memory = free_bytes(device) // 2
     if device.type == "cpu":
-        memory = min(memory, CPU_BUDGET if pixels < LARGE else LARGE_BUDGET + nbytes // 2)
-    return min(memory // bytes_per_pixel, MAX_WINDOW)
+        memory = min(memory, CPU_BUDGET if pixels < LARGE else LARGE_BUDGET + nbytes // 2 - held)
+    return max(1, min(memory // bytes_per_pixel, MAX_WINDOW))
 
 
 def _out_of_memory(error: BaseException) -> bool:
