@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "mdc_module.h"
 #include "network.h"
 
 namespace py = pybind11;
@@ -49,7 +50,7 @@ void pack(const Plan& plan, const std::vector<std::array<uintptr_t, 2>>& layers,
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
-    m.doc() = "CUDA kernels of the U-Net student. Pointers and streams are integers; errors of the CUDA runtime raise CudaError.";
+    m.doc() = "CUDA kernels of the U-Net student and of the D-BSN teacher's module. Pointers and streams are integers; errors of the CUDA runtime raise CudaError.";
     py::register_exception<CudaError>(m, "CudaError", PyExc_RuntimeError);
     m.attr("archs") = FASTBSN_ARCHS;
     m.def("device_count", &device_count, "Number of GPUs. Raises CudaError without a driver.");
@@ -68,6 +69,29 @@ PYBIND11_MODULE(_C, m) {
         },
         py::arg("in_channels"), py::arg("channels"), py::arg("depth"), py::arg("path"), py::arg("device"),
         "Why a path ('reference', 'portable' or 'hopper') cannot run this U-Net on this GPU; an empty string if it can.");
+
+    m.def("mdc_why_not", &mdc_why_not, py::arg("device"), "Why a GPU cannot run the teacher's module; an empty string if it can.");
+    m.def(
+        "mdc_launch",
+        [](bool half, uintptr_t x, uintptr_t y, uintptr_t inside, uintptr_t weights, uintptr_t bias, int images, int h, int w, int rows, int pitch,
+           int device, uintptr_t stream) {
+            const mdc::Params p{pointer<uint16_t>(x), pointer<uint16_t>(y), pointer<uint8_t>(inside), pointer<uint16_t>(weights), pointer<float>(bias),
+                                images, h, w, rows, pitch};
+            py::gil_scoped_release release;
+            mdc_launch(half, p, device, pointer<CUstream_st>(stream));
+        },
+        py::arg("half"), py::arg("x"), py::arg("y"), py::arg("inside"), py::arg("weights"), py::arg("bias"), py::arg("images"), py::arg("h"), py::arg("w"),
+        py::arg("rows"), py::arg("pitch"), py::arg("device"), py::arg("stream"),
+        R"(Enqueues the module of the D-BSN "paper", 96 channels, forward, on a stream; can be captured into a CUDA graph.
+
+Args:
+    half: float16, else bfloat16.
+    x, y: device addresses [positions, 96], aligned to 16 bytes, which must not overlap.
+    inside: [positions] uint8. weights: [42, 12, 96, 8], aligned to 16 bytes. bias: [8, 96] float32.
+    images, h, w: of the images, or phase images; from one to the next are rows * pitch positions.
+
+Raises:
+    CudaError: the launch failed. ValueError: a misaligned address or an impossible size.)");
 
     py::class_<Network>(m, "Network", R"(A U-Net planned for one image size on one GPU.
 

@@ -3,18 +3,6 @@
 namespace fastbsn {
 namespace {
 
-class OnDevice {  // makes a device current, and puts the caller's back
-public:
-    explicit OnDevice(int device) {
-        check(cudaGetDevice(&before), "reading the current GPU");
-        check(cudaSetDevice(device), "selecting a GPU");
-    }
-    ~OnDevice() { cudaSetDevice(before); }
-
-private:
-    int before = 0;
-};
-
 Kernel kernel_of(const Block& block, Path path) {
     return path == HOPPER ? hopper_kernel(block) : path == PORTABLE ? portable_kernel(block) : reference_kernel(block);
 }

@@ -50,6 +50,7 @@ struct Multiply {
     float* d;
     uint64_t a, b;
     int tiles;
+    bool half = false;  // float16, else bfloat16
 };
 // By thread: groups of wgmma committed and not yet waited for; the last one is open.
 inline std::vector<std::vector<std::vector<Multiply>>> pending;
@@ -64,17 +65,23 @@ inline const uint16_t* operand_row(uint64_t descriptor, int row, int half) {
 
 // Thread t of the group holds rows 16 (t / 32) + t % 32 / 4 (+ 8) and columns 8 i + t % 4 * 2 (+ 1).
 inline void multiply(const std::vector<Multiply>& threads) {
-    const auto [unused, a, b, tiles] = threads[0];
+    const auto [unused, a, b, tiles, half] = threads[0];
     for (const Multiply& m : threads)
-        if (m.a != a || m.b != b || m.tiles != tiles) fail("wgmma with descriptors that differ within a warp group");
+        if (m.a != a || m.b != b || m.tiles != tiles || m.half != half) fail("wgmma with descriptors that differ within a warp group");
+    float x[64][16], y[96][16];
+    const auto read = [half](float(&row)[16], uint64_t descriptor, int index) {
+        for (int k = 0; k < 16; ++k) {
+            const uint16_t bits = operand_row(descriptor, index, k / 8)[k % 8];
+            row[k] = half ? fastbsn::from_half(bits) : fastbsn::from_bf16(bits);
+        }
+    };
+    for (int row = 0; row < 64; ++row) read(x[row], a, row);
+    for (int column = 0; column < 8 * tiles; ++column) read(y[column], b, column);
     for (int t = 0; t < 128; ++t)
         for (int i = 0; i < tiles; ++i)
             for (int e = 0; e < 4; ++e) {
                 float& d = threads[t].d[4 * i + e];
-                for (int half = 0; half < 2; ++half) {
-                    const uint16_t *x = operand_row(a, t / 32 * 16 + t % 32 / 4 + e / 2 * 8, half), *y = operand_row(b, 8 * i + t % 4 * 2 + e % 2, half);
-                    for (int k = 0; k < 8; ++k) d += fastbsn::from_bf16(x[k]) * fastbsn::from_bf16(y[k]);
-                }
+                for (int k = 0; k < 16; ++k) d += x[t / 32 * 16 + t % 32 / 4 + e / 2 * 8][k] * y[8 * i + t % 4 * 2 + e % 2][k];
             }
 }
 
@@ -137,7 +144,7 @@ inline void wgmma_fence() {}
 inline void wgmma_commit() { emulate::pending[threadIdx.x].emplace_back(); }
 template <int NT>
 void wgmma(float (&d)[NT][4], uint64_t a, uint64_t b) {
-    emulate::pending[threadIdx.x].back().push_back({&d[0][0], a, b, NT});
+    emulate::pending[threadIdx.x].back().push_back({&d[0][0], a, b, NT, false});
 }
 template <int PENDING>
 void wgmma_wait() {
