@@ -1,4 +1,4 @@
-// The kernels of each path as launchable functions. All take (Block, Params) by value.
+// The kernels of each path as launchable functions. All take (Block, Params) by value, but for the module of the teacher: mdc::Params.
 #pragma once
 #include "plan.h"
 
@@ -12,5 +12,6 @@ struct Kernel {
 Kernel reference_kernel(const Block& block);
 Kernel portable_kernel(const Block& block);
 Kernel hopper_kernel(const Block& block);
+Kernel mdc_kernel(bool half);
 
 }  // namespace fastbsn

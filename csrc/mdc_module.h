@@ -1,9 +1,10 @@
 // The kernel of the teacher's module on one GPU.
 #pragma once
+#include <cuda_runtime.h>
+
 #include <string>
 
-#include "mdc.h"
-#include "network.h"
+#include "mdc_tile.h"
 
 namespace fastbsn {
 
