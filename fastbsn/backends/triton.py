@@ -3,6 +3,8 @@
 Weights are packed and linear layers folded once, in float64; activations of a branch stay in the [P, C] layout of its phases from
 the masked convolution to the tail. One set of buffers per image size and, once a size recurs, one CUDA graph.
 
+The modules of "paper" have a second kernel, in CUDA for sm_90a, which is used where it passes its self-check (`fastbsn.ops.mdc_cuda`).
+
 The kernels at the two ends keep all channels of a pixel in registers. A wider network runs as its own modules instead, one operation
 after the other, without packing or a graph.
 """
@@ -26,7 +28,8 @@ from fastbsn.kernels.tuning import WIDEST
 from fastbsn.nets import DBSN
 from fastbsn.nets.dbsn import DILATIONS, Branch
 from fastbsn.nets.network import Conv2d
-from fastbsn.ops import dispatch
+from fastbsn.ops import dispatch, mdc_cuda
+from fastbsn.ops.dispatch import warn_once
 from fastbsn.ops.mdc import pointwise_matrices
 from fastbsn.ops.operator import tap_major
 
@@ -50,7 +53,9 @@ def why_not(net: nn.Module, device: torch.device, dtype: torch.dtype) -> str | N
     return refusal
 
 
-def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype, features: bool = True) -> TritonDBSN | WideDBSN:
+def prepare(
+    net: nn.Module, device: torch.device, dtype: torch.dtype, features: bool = True, modules: str = "auto"
+) -> TritonDBSN | WideDBSN:
     """Pack the weights of `net` once; later changes of `net` are not seen.
 
     Args:
@@ -58,20 +63,40 @@ def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype, features: 
         device: where.
         dtype: of activations and weights, float16 or bfloat16; sums are float32.
         features: return the features too; without them one more layer of "paper" is folded away.
+        modules: kernel of the modules of "paper": "triton", "cuda" (compute capability 9.0), or "auto": "cuda" where it runs and passes
+            its self-check, else "triton".
 
     Raises:
         BackendError: with the sentence of `why_not`, or the numbers of a self-check that failed (`fastbsn.ops.self_check`).
     """
     refusal = why_not(net, device, dtype)
+    if refusal is None and modules == "cuda":
+        refusal = why_not_cuda_modules(cast(DBSN, net), device, dtype)
     if refusal is not None:
         raise BackendError(f"backend 'triton': {refusal}; use backend='auto'")
-    kernels = "triton" if features else "triton without features"
-    return proven(kernels, cast(DBSN, net), device, dtype, lambda n: plan(cast(DBSN, n), device, dtype, features))
+    if modules == "auto":
+        if why_not_cuda_modules(cast(DBSN, net), device, dtype) is None:
+            try:
+                return prepare(net, device, dtype, features, "cuda")
+            except BackendError as error:
+                warn_once(str(error))
+        return prepare(net, device, dtype, features, "triton")
+    kernels = ("triton" if features else "triton without features") + (" with CUDA modules" if modules == "cuda" else "")
+    return proven(kernels, cast(DBSN, net), device, dtype, lambda n: plan(cast(DBSN, n), device, dtype, features, modules))
 
 
-def plan(net: DBSN, device: torch.device, dtype: torch.dtype, features: bool) -> TritonDBSN | WideDBSN:
+def why_not_cuda_modules(net: DBSN, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the CUDA kernel cannot run the modules of `net`, as a sentence, or None."""
+    if net.variant != "paper":
+        return f"the CUDA kernel runs the modules of 'paper', not of {net.variant!r}"
+    return mdc_cuda.why_not(device, dtype, net.config["channels"])
+
+
+def plan(net: DBSN, device: torch.device, dtype: torch.dtype, features: bool, modules: str = "triton") -> TritonDBSN | WideDBSN:
     """`prepare` without its refusals."""
-    return (TritonDBSN if net.config["channels"] <= WIDEST else WideDBSN)(net, device, dtype, features)
+    if net.config["channels"] > WIDEST:
+        return WideDBSN(net, device, dtype, features)
+    return TritonDBSN(net, device, dtype, features, modules)
 
 
 def _check(x: Tensor, inputs: int) -> None:
@@ -96,7 +121,8 @@ class WideDBSN:
 class TritonDBSN:
     """net(x): float32 [N, C, H, W] -> (mu, features), float32; features is None if it was prepared without."""
 
-    def __init__(self, net: DBSN, device: torch.device, dtype: torch.dtype, features: bool):
+    def __init__(self, net: DBSN, device: torch.device, dtype: torch.dtype, features: bool, modules: str = "triton"):
+        self.modules = modules
         self.config, self.light, self.features = dict(net.config), net.variant == "light", features
         self.device, self.dtype, self.folded = device, dtype, net.variant == "paper" and not features
         branches = cast("list[Branch]", list(net.branches))
@@ -148,7 +174,8 @@ class TritonDBSN:
             bias = self._bias(*(b for _, b in layers))
             spatial = [self._to(tap_major(w.flatten(2), torch.float64)) for w, _ in layers if w.shape[-1] > 1]
             matrices = [layers[1][0].flatten(1)] if self.light else pointwise_matrices(layers)
-            packed["modules"].append((*spatial, self._to(torch.cat([m.T for m in matrices])), bias))
+            weights = (*spatial, self._to(torch.cat([m.T for m in matrices])))
+            packed["modules"].append((*((mdc_cuda.pack(*weights),) if self.modules == "cuda" else weights), bias))
         return packed
 
     def _pack_ends(self, net: DBSN, branches: list[Branch]) -> tuple[Tensor, Tensor, Tensor]:
@@ -211,6 +238,9 @@ class _Size:
                 to = last + before - at
                 if net.light:
                     self.residual.residual_module(slots[at], *module, inside, slots[to], flat.pitch)
+                elif net.modules == "cuda":
+                    matrices, bias = module
+                    mdc_cuda.mdc_module(slots[at], matrices, bias, inside, flat, slots[to])
                 else:
                     self.mdc.mdc_module(slots, *module, inside, flat.pitch, x=at, a1=0, y=to)
                 at = to

@@ -22,7 +22,7 @@ import torch
 from fastbsn.backends import cuda, reference, trial
 from fastbsn.errors import BackendError
 from fastbsn.nets import DBSN, UNet
-from fastbsn.ops import dispatch, self_check
+from fastbsn.ops import dispatch, mdc_cuda, self_check
 
 from .conftest import ROOT
 
@@ -102,6 +102,20 @@ def test_refusals_of_the_backend(extension: ModuleType) -> None:
     assert reason and ("CUDA error" in reason or "needs a GPU" in reason)
     with pytest.raises(BackendError, match="use backend='auto'"):
         cuda.prepare(UNet(), cpu, bf16)
+
+
+def test_refusals_of_the_teachers_module(extension: ModuleType) -> None:
+    reason = mdc_cuda.why_not(torch.device("cuda", 9), torch.float16, 96)
+    assert reason and re.search(r"CUDA error \d+|there are|needs 9.0", reason)
+    right = dict(x=16, y=32, inside=1, weights=64, bias=4, images=1, h=4, w=4, rows=20, pitch=6)
+    for wrong, message in (
+        ({"y": 34}, "aligned to 16"),
+        ({"h": 0}, "below 1"),
+        ({"pitch": 3}, "pitch below"),
+        ({"images": 2**31 - 1, "h": 17}, "2.31 tiles"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            extension.mdc_launch(half=True, **{**right, **wrong}, device=0, stream=0)
 
 
 def test_missing_extension_is_a_reason_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,9 +46,7 @@ def run(
         weights, bias = packed(params, x.dtype)
         pointers = [ctypes.c_void_p(t.data_ptr()) for t in (*slots, inside, weights, bias)]
         images = flat.n * d * d
-        library.run_mdc(
-            int(x.dtype == HALF), *pointers, images, flat.hp, flat.wp, flat.rows, flat.pitch, grid, SEED, ctypes.byref(counts)
-        )
+        library.run_mdc(int(x.dtype == HALF), *pointers, images, flat.hp, flat.wp, flat.rows, flat.pitch, grid, SEED, ctypes.byref(counts))
         written = flat.pixels(torch.arange(flat.positions)[:, None]).flatten()
         assert slots[1][written].isfinite().all(), "a pixel was not written, or what is no pixel was read"
         assert (slots[1][inside == 0][slots[1][inside == 0].isfinite()] == 0).all()
@@ -91,7 +89,9 @@ def test_positions_outside_a_phase(emulated: ctypes.CDLL) -> None:
     kept = ~outside
     got, _ = run(emulated, x, modules, 1, 2, outside)
     x = x.masked_fill(outside, 0)
-    checks.assert_as_good(got * kept, reference(x, modules, 1, HALF, outside) * kept, reference(x, modules, 1, torch.float64, outside) * kept)
+    checks.assert_as_good(
+        got * kept, reference(x, modules, 1, HALF, outside) * kept, reference(x, modules, 1, torch.float64, outside) * kept
+    )
 
 
 @pytest.mark.parametrize("images, h, w, d", [(1, 1, 1, 1), (2, 37, 70, 2), (1, 16, 32, 3), (3, 33, 15, 1)])
