@@ -16,6 +16,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from fastbsn import Denoiser
 from fastbsn.commands import main
 from fastbsn.evaluation.metrics import psnr
 from fastbsn.io.image_files import read_image, read_picture, write_image
@@ -226,3 +227,20 @@ def test_sigterm_stops_a_run_with_143(tmp_path, rng):
     _, error = process.communicate(timeout=120)
     assert process.returncode == 143 and "Traceback" not in error
     assert not list((tmp_path / "out").glob(".fastbsn*")) and len(list((tmp_path / "out").glob("*.png"))) < 40
+
+
+@pytest.mark.parametrize("kind", ["salt and pepper", "hot pixels"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_impulses_are_mended_first_and_it_is_said(tmp_path, rng, caplog, kind, channels):
+    clean = drawn(rng, channels, 192, 200)[0]
+    noisy = np.clip(np.rint(clean + rng.normal(0, 6, clean.shape)), 0, 255).astype(np.uint8)
+    where = rng.random(noisy.shape) < (0.05 if kind == "salt and pepper" else 0.0006)
+    hit = np.where(where, np.where(rng.random(noisy.shape) < (0.5 if kind == "salt and pepper" else 0), 0, 255), noisy).astype(np.uint8)
+    write_image(tmp_path / "a.png", hit)
+    write_image(tmp_path / "b.png", noisy)
+    out, best = (read_image(denoised(tmp_path / name)) for name in ("a.png", "b.png"))
+    assert kind in caplog.text and quality(clean, out) > quality(clean, best) - 1
+    whole, tiled = (Denoiser.from_pretrained("gray-awgn")(hit, axes="YXC"[: hit.ndim], tile=t) for t in (None, 48))
+    assert np.abs(whole.astype(int) - tiled).max() <= 1
+    left = read_image(denoised(tmp_path / "a.png", "--repair", "off", "--overwrite"))
+    assert quality(clean, left) < quality(clean, out) - 1

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastbsn.commands.shared import add_data_range, add_model, data_range_of, open_model, report, say_failed
+from fastbsn.commands.shared import add_data_range, add_model, add_repair, data_range_of, open_model, report, say_failed
 from fastbsn.errors import FastBSNError, InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--quality", type=int, help="of JPEG and WebP, 0 to 100; default: as the input was compressed")
     p.add_argument("--nonfinite", choices=("repair", "raise", "keep"), default="repair", help="NaN and infinite pixels (%(default)s)")
+    add_repair(p)
     p.add_argument("--preview", action="store_true", help="also write NAME_before_after.png, NAME with its suffix")
     p.add_argument("--report", action="store_true", help="also write report.html: noise found, before | after, a table; to be looked at")
     p.add_argument("--overwrite", action="store_true")
@@ -99,7 +100,7 @@ class _Models:
         if name == "auto":
             name, reason = "gray-awgn", f"{len(array)} channel{'s' if len(array) > 1 else ''}, each by itself"
             if colour:
-                name, reason = choose_model(Frames(array, 3, axes, data_range=data_range))
+                name, reason = choose_model(Frames(array, 3, axes, data_range=data_range, impulses=self.args.repair))
             logger.info("%s: %s, %s", source, name, reason)
         self.chosen[name] = self.chosen.get(name, 0) + 1
         return name
@@ -148,7 +149,7 @@ def _denoise_part(models: _Models, args: argparse.Namespace, source: Path, part:
     import numpy as np
 
     data_range, axes = data_range_of(args, part.white), part.axes
-    options = {"data_range": data_range, "strength": args.strength, "nonfinite": args.nonfinite}
+    options = {"data_range": data_range, "strength": args.strength, "nonfinite": args.nonfinite, "impulses": args.repair}
     options["progress"] = bool(set(axes) & set("TZ")) and sys.stderr.isatty()
     last = np.moveaxis(part.array, axes.index("C"), -1) if "C" in axes else part.array[..., None]
     order = "C" + axes.replace("C", "")

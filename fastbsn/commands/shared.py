@@ -46,6 +46,10 @@ def add_data_range(p: argparse.ArgumentParser) -> None:
     p.add_argument("--black-level", type=float, default=0.0, help="value of black, with --data-range (%(default)s)")
 
 
+def add_repair(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--repair", choices=("auto", "off"), default="auto", help="hot pixels and impulses, where they are found (%(default)s)")
+
+
 def data_range_of(args: argparse.Namespace, white: float | None = None) -> Any:
     """As `Denoiser` takes it; `white` is what the file says, where nothing else was."""
     if args.data_range is None and args.black_level:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastbsn.commands.shared import add_budget, add_data_range, add_noise, add_optimizer, data_range_of, device_of, report
+from fastbsn.commands.shared import add_budget, add_data_range, add_noise, add_optimizer, add_repair, data_range_of, device_of, report
 from fastbsn.errors import InputError
 from fastbsn.names import OPERATIONS
 
@@ -42,7 +42,7 @@ def _loop(args: argparse.Namespace) -> LoopConfig:
 def _add_noisy(p: argparse.ArgumentParser) -> None:
     p.add_argument("noisy", type=Path, help="folder of noisy images, or one file; pages of stacks are images")
     add_data_range(p)
-    p.add_argument("--repair", choices=("auto", "off"), default="auto", help="hot pixels and impulses, where they are found (%(default)s)")
+    add_repair(p)
 
 
 def fit_arguments(p: argparse.ArgumentParser) -> None:

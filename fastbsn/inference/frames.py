@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastbsn.errors import InputError
 from fastbsn.inference.areas import MARGIN, continue_picture, find_areas, may_hold_areas
+from fastbsn.inference.impulses import REPAIRS, Impulses, find_impulses, may_hold_impulses, where_impulses
 from fastbsn.inference.ranges import INTEGERS, Array, DataRange, Statistics, resolve_range, scan, split_range, to_tensor
 from fastbsn.inference.repair import REACH, repair
 from fastbsn.inference.tiling import Box, Grid
@@ -25,6 +26,7 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 PIL_MODES = ("L", "LA", "RGB", "RGBA", "I", "I;16", "F")
 NONFINITE = ("repair", "raise", "keep")
 SAMPLE, SAMPLES = 512, 16  # pixels on a side, and number, of the windows that speak for a frame
+GLANCE = 64  # pixels on a side of the windows that say whether it is worth a look
 
 
 def is_pil(x: object) -> bool:
@@ -99,6 +101,7 @@ class Frames:
         data_range: see `resolve_range`; or (value of black, value of white).
         ranges: data ranges stored with the model, by dtype name.
         nonfinite: "repair" (see `repair`), "raise", or "keep": repaired for the network and put back into the output.
+        impulses: "auto": hot pixels, salt and pepper are mended where they are found (see `impulses`); "off".
 
     Raises:
         InputError: not understood; the message says what to write.
@@ -113,7 +116,10 @@ class Frames:
         data_range: DataRange | None = None,
         ranges: dict[str, DataRange] | None = None,
         nonfinite: str = "repair",
+        impulses: str = "off",
     ):
+        if impulses not in REPAIRS:
+            raise InputError(f"impulses={impulses!r}; expected one of {', '.join(REPAIRS)}")
         if nonfinite not in NONFINITE:
             raise InputError(f"nonfinite={nonfinite!r}; expected one of {', '.join(NONFINITE)}")
         self._pil = x if is_pil(x) else None
@@ -137,6 +143,7 @@ class Frames:
         self.scale = resolve_range(self.dtype, given, None, stats) if self.count else 1.0
         self._area_of: int | None = None  # frame whose areas are known
         self._areas: Tensor | None = None
+        self._mends, self._impulses_of = impulses == "auto", dict[int, Impulses | None]()
         self.high, self.bad, self._bad, self._keep = stats.high, stats.bad, stats.bad > 0, nonfinite == "keep"
 
     def _frames(self, array: Array) -> list[Array]:
@@ -208,14 +215,17 @@ class Frames:
 
     def read(self, frame: int, box: Box) -> Tensor:
         """A window as float32 [batch, channels, h, w] in data-range units, on the device of the input."""
-        areas = self.areas(frame)
-        margin = REACH * self._bad + MARGIN * (areas is not None)
+        areas, impulses = self.areas(frame), self.impulses(frame)
+        margin = REACH * self._bad + MARGIN * (areas is not None) + (impulses is not None)
         top, bottom, left, right = box
         y, x = max(0, top - margin), max(0, left - margin)
         rows, cols = slice(y, bottom + margin), slice(x, right + margin)
         values = self._source[frame][: self._depth, rows, cols]
         values = to_tensor(values, torch.float64 if self.black else torch.float32)
         values = (values - self.black).float() if self.black else values
+        if impulses is not None:
+            found, median = where_impulses(values / self.scale, impulses)
+            values = torch.where(found, median * self.scale, values)
         if areas is not None and areas[rows, cols].any():
             values = continue_picture(values, areas[rows, cols])
         if self._bad:
@@ -231,6 +241,22 @@ class Frames:
             self._area_of, self._areas = frame, found if found is not None and found.any() else None
         return self._areas
 
+    def impulses(self, frame: int) -> Impulses | None:
+        """The impulses of a frame, by its windows; None for none."""
+        if not self._mends:
+            return None
+        if frame not in self._impulses_of:
+            self._impulses_of = {frame: None}  # which `read` goes by meanwhile
+            worth = may_hold_impulses([self._unit(frame, box) for box in self.boxes(GLANCE, SAMPLES)])
+            found = find_impulses([self._unit(frame, box) for box in self.boxes(SAMPLE, SAMPLES)]) if worth else None
+            self._impulses_of = {frame: found}
+        return self._impulses_of[frame]
+
+    def _unit(self, frame: int, box: Box) -> Tensor:
+        """The values of a window as they are, [C, h, w] in data-range units."""
+        values = to_tensor(self._source[frame][: self._depth, slice(*box[:2]), slice(*box[2:])], torch.float64)
+        return ((values - self.black) / self.scale).float()
+
     @property
     def depth(self) -> int:
         """Channels, alpha not counted."""
@@ -238,8 +264,12 @@ class Frames:
 
     def samples(self, frame: int) -> list[Tensor]:
         """Up to 16 windows spread over a frame, as `read` gives them."""
-        boxes = Grid(self.height, self.width, (SAMPLE, SAMPLE), 0).boxes()
-        return [self.read(frame, box) for box in boxes[:: -(-len(boxes) // SAMPLES)]]
+        return [self.read(frame, box) for box in self.boxes(SAMPLE, SAMPLES)]
+
+    def boxes(self, side: int, count: int) -> list[Box]:
+        """Up to `count` boxes of `side` pixels spread over a frame."""
+        boxes = Grid(self.height, self.width, (side, side), 0).boxes()
+        return boxes[:: -(-len(boxes) // count)]
 
     def direct(self) -> Tensor | None:
         """The pixels as they are, [batch, channels, H, W], for a network that scales and rounds by itself; None if that is not enough:
@@ -248,6 +278,7 @@ class Frames:
         that is not the dtype's own.
         """
         plain = self.count == 1 and not (self._alpha or self.replicated or self._bad or self.black) and self.areas(0) is None
+        plain = plain and self.impulses(0) is None
         if not plain or self.dtype not in ("uint8", "uint16", "float16", "float32") or self.scale != RANGES.get(self.dtype, 1.0):
             return None
         values = self._source[0]

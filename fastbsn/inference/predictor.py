@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from operator import index
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from fastbsn.inference.tiling import Box, Grid
 from fastbsn.inference.weak import kept_part
 from fastbsn.nets import Network, NoiseModel, noise_level, posterior_mean, posterior_std
 
+logger = logging.getLogger("fastbsn")
 Tile = str | int | tuple[int, int] | None
 
 
@@ -173,6 +175,9 @@ class Predictor:
         def work(frame: int, box: Box, window: Box) -> None:
             if frame not in kept:
                 kept.clear()
+                if found := frames.impulses(frame):
+                    text = "%s in about %.2g %% of the pixels, mended first; --repair off (impulses='off') leaves them"
+                    logger.warning(text, found.kind, 100 * found.fraction)
                 kept[frame] = self.kept(frames, frame, strength)
             y = frames.read(frame, window).to(device)
             level = levels[frame].to(y) if levels else None

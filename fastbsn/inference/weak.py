@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbsn.inference.frames import Frames
-from fastbsn.inference.tiling import Grid
+from fastbsn.inference.frames import GLANCE, SAMPLES, Frames
 from fastbsn.nets import noise_level
 
 WEAK = 1.25 / 255  # noise from which the bundled networks gain on nearly all images, and nothing is kept
@@ -31,12 +30,13 @@ def _flat_level(pieces: list[Tensor]) -> float:
     blocks, scaled to that of white noise."""
     level, brightness = [], []
     for piece in pieces:
-        c, h, w = piece.shape
-        x = F.pad(piece[None], (0, max(0, _BLOCK - w), 0, max(0, _BLOCK - h)), mode="replicate")
-        blocks = F.unfold(x, _BLOCK, stride=_BLOCK)[0].unflatten(0, (c, _BLOCK, _BLOCK))  # [C, B, B, n]
-        diagonal = (blocks[:, 1:, 1:] - blocks[:, 1:, :-1] - blocks[:, :-1, 1:] + blocks[:, :-1, :-1]) / 2
-        level.append(diagonal.square().mean((0, 1, 2)))
-        brightness.append(blocks.mean((0, 1, 2)))
+        h, w = (max(_BLOCK, size // _BLOCK * _BLOCK) for size in piece.shape[1:])
+        x = F.pad(piece[None], (0, max(0, w - piece.shape[2]), 0, max(0, h - piece.shape[1])), mode="replicate")[0, :, :h, :w]
+        diagonal = (x[:, 1:, 1:] - x[:, 1:, :-1] - x[:, :-1, 1:] + x[:, :-1, :-1]) / 2
+        square = F.pad(diagonal.square().mean(0), (0, 1, 0, 1))  # differences between blocks are left out
+        square = square.view(h // _BLOCK, _BLOCK, w // _BLOCK, _BLOCK)[:, :-1, :, :-1]
+        level.append(square.mean((1, 3)).flatten())
+        brightness.append(x.mean(0).view(h // _BLOCK, _BLOCK, w // _BLOCK, _BLOCK).mean((1, 3)).flatten())
     variance, order = torch.cat(level), torch.cat(brightness).argsort()
     groups = [variance[group].sort().values for group in order.chunk(_GROUPS)]
     flattest = torch.stack([g[: max(1, int(_FLATTEST * len(g)))].mean() for g in groups])
@@ -58,8 +58,10 @@ def kept_part(frames: Frames, frame: int, run: Callable[[Tensor], Tensor], devic
         run: the network on windows [batch, C, h, w] on `device`.
         device: of the network.
     """
-    boxes = Grid(frames.height, frames.width, (SIDE, SIDE), 0).boxes()
-    windows = [frames.read(frame, box) for box in boxes[:: -(-len(boxes) // WINDOWS)]]
+    glance = [frames.read(frame, box) for box in frames.boxes(GLANCE, SAMPLES)]
+    if min(_flat_level([window[i] for window in glance]) for i in range(frames.batch)) > 1.5 * WEAK:
+        return None
+    windows = [frames.read(frame, box) for box in frames.boxes(SIDE, WINDOWS)]
     levels = [_level([window[i] for window in windows]) for i in range(frames.batch)]
     if not any(levels):
         return None

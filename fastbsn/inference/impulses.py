@@ -1,0 +1,97 @@
+"""Hot pixels, salt and pepper: single pixels far from all their neighbours, which take the median of those. A noise level says nothing
+about them, so they are mended before an image is denoised or trained on.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import NamedTuple
+
+import cv2
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+REPAIRS = ("auto", "off")
+_FAR, _LEAST = 5.0, 0.03  # of an impulse: robust standard deviations from the median of its neighbours, and part of white
+_HOTTER = 7.0  # the same, of a hot pixel, which no fraction of black and white speaks for
+_NEAR = 2.0  # the same, of black and white pixels where there is salt and pepper
+_SALT = 1e-3  # fraction from which impulses at black and white are salt and pepper
+_HOT = 3e-5, 5e-3  # range of fractions of hot pixels: less is chance, more is a kind of picture
+_FEWEST = 4  # pixels: fewer are chance
+
+
+class Impulses(NamedTuple):
+    """What impulses of an image look like: kind, robust standard deviation of the rest, lowest and highest value, [C, 1, 1] each, in
+    [0, 1] units; fraction: of the pixels that are impulses."""
+
+    kind: str
+    spread: Tensor
+    low: Tensor
+    high: Tensor
+    fraction: float
+
+
+def find_impulses(pieces: list[Tensor]) -> Impulses | None:
+    """The impulses of one image, from the whole or from windows spread over it, [C, h, w] in [0, 1] units.
+
+    Salt and pepper: most of what is far from its neighbours is the image's black or white. Hot pixels: few, each alone.
+    """
+    low, high = (torch.stack([f(p, (1, 2)) for p in pieces]) for f in (torch.amin, torch.amax))
+    low, high = low.amin(0)[:, None, None], high.amax(0)[:, None, None]
+    looked = [(p, *_neighbours(p)) for p in pieces]
+    distances = torch.cat([(p - median).abs().flatten(1) for p, median, _ in looked], 1)
+    spread = 1.4826 * distances[:, :: max(1, distances.shape[1] // 2**20)].median(1).values[:, None, None]
+    single, hot, extreme, pixels = 0, 0, 0, 0
+    for p, median, alone in looked:
+        distance = (p - median).abs()
+        found = (distance > (_FAR * spread).clamp(min=_LEAST)) & (alone > 0.5 * distance)
+        single += int(found.sum())
+        hot += int((found & (distance > _HOTTER * spread)).sum())
+        extreme += int((found & ((p == low) | (p == high))).sum())
+        pixels += p.numel()
+    if single >= max(_FEWEST, _SALT * pixels) and extreme >= 0.9 * single:
+        return Impulses("salt and pepper", spread, low, high, single / pixels)
+    if max(_FEWEST, _HOT[0] * pixels) <= hot <= _HOT[1] * pixels and bool((spread > 0).all()):
+        return Impulses("hot pixels", spread, low, high, hot / pixels)
+    return None
+
+
+def may_hold_impulses(pieces: list[Tensor]) -> bool:
+    """Whether a closer look is worth its time: a pixel of pieces [C, h, w] lies far above or below all its neighbours."""
+    for x in pieces:
+        if min(x.shape[1:]) < 3:
+            continue
+        h, w = x.shape[1] - 2, x.shape[2] - 2
+        around = [x[:, i : i + h, j : j + w] for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+        low = high = around[0]
+        for neighbour in around[1:]:
+            low, high = torch.minimum(low, neighbour), torch.maximum(high, neighbour)
+        beyond = torch.maximum(x[:, 1:-1, 1:-1] - high, low - x[:, 1:-1, 1:-1])
+        spread = (around[1] - around[6]).flatten()[::7].abs().median()  # about 0.95 standard deviations of white noise
+        if bool((beyond > torch.clamp(5 * spread, min=_LEAST)).any()):
+            return True
+    return False
+
+
+def where_impulses(x: Tensor, impulses: Impulses) -> tuple[Tensor, Tensor]:
+    """Which of [C, H, W] are impulses, and the median around each pixel; a pixel depends on the 3 x 3 around it."""
+    spread, low, high = (v.to(x) for v in impulses[1:4])
+    median, alone = _neighbours(x)
+    distance = (x - median).abs()
+    if impulses.kind == "salt and pepper":
+        return ((x == low) | (x == high)) & (distance > (_NEAR * spread).clamp(min=_LEAST)), median
+    far = distance > torch.maximum((_FAR * spread).clamp(min=_LEAST), _HOTTER * spread)
+    return far & (alone > 0.5 * distance), median
+
+
+def _neighbours(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Median of the 3 x 3 pixels around each of [C, H, W], and the distance to the nearest value among the other eight."""
+    medians = torch.stack([torch.from_numpy(cv2.medianBlur(c.cpu().float().contiguous().numpy(), 3)) for c in x]).to(x)
+    padded = F.pad(x[None], (1, 1, 1, 1), mode="replicate")[0]
+    h, w = x.shape[1:]
+    nearest = torch.full_like(x, torch.inf)
+    for i, j in product(range(3), range(3)):
+        if (i, j) != (1, 1):
+            nearest = torch.minimum(nearest, (padded[:, i : i + h, j : j + w] - x).abs())
+    return medians, nearest
