@@ -1,4 +1,4 @@
-"""What the CUDA compiler and the plan say about the student's kernels, without a GPU.
+"""What the CUDA compiler and the plan say about the student's kernels and the teacher's module, without a GPU.
 
     python -m benchmarks.counts -o counts.json [--before OTHER/csrc]
 
@@ -28,6 +28,7 @@ TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 # kernel: architecture, number of the path in csrc/plan.h, shared memory of a multiprocessor and of a block, multiprocessors
 TARGETS = {"portable": ("80", 1, 164 << 10, 163 << 10, 108), "hopper": ("90a", 2, 228 << 10, 227 << 10, 132)}
 SIZES = {"64 x 256 x 256": (64, 256, 256), "512 x 512": (1, 512, 512), "1920 x 1080": (1, 1080, 1920), "3840 x 2160": (1, 2160, 3840)}
+SETMAXNREG = re.compile(r"\bUSETMAXREG\S*\s+(?:UP\d, )?0x([0-9a-f]+)")
 PRODUCT = re.compile(r"\b(HMMA|HGMMA)\b")
 COUNTED = re.compile(r"\b(HGMMA|HMMA|LDSM|LDS|STS|LDG|STG|LDGSTS|UBLKCP|BAR|WARPSYNC|LDL|STL|IMAD|PRMT)\b")
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(.+?)\s*(?:&|\?|;)")
@@ -55,29 +56,67 @@ def count(code: list[tuple[int, str]]) -> dict[str, Any]:
     return {"instructions": len(code), "mix": dict(sorted(mix.items())), "loops": loops}
 
 
+Code = list[tuple[int, str]]
+
+
+def compiled(source: Path, folder: Path, arch: str) -> list[tuple[str, int, Code]]:
+    """Symbol, registers and instructions of every kernel of a file."""
+    cubin = folder / "kernels.cubin"
+    flags = ["-O3", "-std=c++20", "--expt-relaxed-constexpr", f"-gencode=arch=compute_{arch},code=sm_{arch}"]
+    subprocess.run([str(find_nvcc()), *flags, "-cubin", "-o", str(cubin), str(source)], check=True)
+    usage, sass = (
+        subprocess.run([TOOLS / "cuobjdump", option, cubin], capture_output=True, text=True, check=True).stdout
+        for option in ("-res-usage", "-sass")
+    )
+    registers = {m[1]: int(m[2]) for m in re.finditer(r"Function (\S+):\n\s+REG:(\d+)", usage)}
+    functions = [(f.split(None, 1)[0], f) for f in re.split(r"\n\s*Function : ", sass)[1:]]
+    return [(symbol, registers[symbol], [(int(a, 16), t) for a, t in INSTRUCTION.findall(text)]) for symbol, text in functions]
+
+
 def kernels(source: Path, name: str) -> list[dict[str, Any]]:
     """Counts of every block's kernel, in the order of csrc/instances.h."""
     arch, _, shared, _, _ = TARGETS[name]
     with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder) / "kernels.cubin"
-        flags = ["-O3", "-std=c++20", "--expt-relaxed-constexpr", f"-gencode=arch=compute_{arch},code=sm_{arch}"]
-        subprocess.run([str(find_nvcc()), *flags, "-cubin", "-o", str(cubin), str(source / f"{name}.cu")], check=True)
-        usage, sass = (
-            subprocess.run([TOOLS / "cuobjdump", option, cubin], capture_output=True, text=True, check=True).stdout
-            for option in ("-res-usage", "-sass")
-        )
+        functions = compiled(source / f"{name}.cu", Path(folder), arch)
         bytes_used = _shared_bytes(source, name, Path(folder))
-    registers = {m[1]: int(m[2]) for m in re.finditer(r"Function (\S+):\n\s+REG:(\d+)", usage)}
     found: list[dict[str, Any]] = []
-    for function in re.split(r"\n\s*Function : ", sass)[1:]:
-        symbol = function.split(None, 1)[0]
+    for symbol, registers, code in functions:
         index = int(re.search(r"ILi(\d+)E", symbol)[1])  # type: ignore[index]
         threads, used = bytes_used[index]
-        by_registers = 65536 // (threads * -(-registers[symbol] // 8) * 8)
-        code = [(int(a, 16), text) for a, text in INSTRUCTION.findall(function)]
-        blocks = {"registers": registers[symbol], "shared_bytes": used, "blocks_per_sm": min(by_registers, shared // (used + 1024))}
+        by_registers = 65536 // (threads * -(-registers // 8) * 8)
+        blocks = {"registers": registers, "shared_bytes": used, "blocks_per_sm": min(by_registers, shared // (used + 1024))}
         found.append({"index": index, "threads": threads} | blocks | count(code))
     return sorted(found, key=lambda row: row["index"])
+
+
+def teacher(source: Path) -> dict[str, Any]:
+    """Counts of the kernel of the teacher's module, and of its tiles by image size and dilation."""
+    code = '#include <cstdio>\n#include <cstdlib>\n#include "mdc_tile.h"\nusing namespace fastbsn::mdc;\nint main(int, char** a) {\n'
+    code += "const Params p{nullptr, nullptr, nullptr, nullptr, nullptr, atoi(a[1]), atoi(a[2]), atoi(a[3]), 0, 0};\n"
+    code += 'printf("[%lld, %d, %d, %d, %d, %d]\\n", (long long)tiles(p), SHARED_BYTES, TILE, PLANE, PRODUCTS, MATRIX_BYTES);\n}\n'
+    kernels, sizes = [], {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "tiles.cpp").write_text(code)
+        for symbol, registers, instructions in compiled(source / "mdc.cu", folder, "90a"):
+            text = "\n".join(text for _, text in instructions)
+            later = sorted(int(r, 16) for r in SETMAXNREG.findall(text))
+            kernels.append({"dtype": "float16" if "ILb1E" in symbol else "bfloat16", "threads": 384, "registers": registers}
+                           | {"registers_producing_computing": later} | count(instructions))  # fmt: skip
+        for size, (n, h, w) in SIZES.items():
+            for d in (2, 3):
+                phases = (n * d * d, -(-h // d), -(-w // d))
+                ((tiles, used, edge, plane, products, matrix),) = _run_cpp(folder / "tiles.cpp", source, folder, *phases)
+                pixels, in_front = edge * edge, 2 * (-(-plane // 128) * 128)  # the layers in front of the taps run on the halo too
+                computed = tiles * ((products - 2) * pixels + in_front)
+                sizes[f"{size}, dilation {d}"] = {
+                    "tiles": tiles,
+                    "computed_over_useful": round(computed / (n * h * w * products), 3),
+                    "busiest_over_fair_share": round(-(-tiles // 132) * 132 * computed / tiles / (n * h * w * products), 3),
+                }
+        flop = 2 * 96 * 96 * ((products - 2) * pixels + in_front)
+        l2 = products * matrix + 2 * 96 * (plane + pixels)
+    return {"arch": "sm_90a", "shared_bytes": used, "flop_per_l2_byte": round(flop / l2, 1), "kernels": kernels, "plans": sizes}
 
 
 def _run_cpp(code: Path, source: Path, folder: Path, *arguments: object) -> list[Any]:
@@ -114,6 +153,7 @@ def plans(source: Path, name: str) -> dict[str, Any]:
 
 
 def measure(source: Path) -> dict[str, Any]:
+    """Of the student; that of the teacher's module is `teacher`."""
     return {name: {"arch": f"sm_{TARGETS[name][0]}", "kernels": kernels(source, name), "plans": plans(source, name)} for name in TARGETS}
 
 
@@ -143,15 +183,32 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def teacher_table(found: dict[str, Any]) -> str:
+    """Markdown: the kernel of the teacher's module, and its tiles."""
+    lines = [
+        "| kernel | registers at launch, producing, computing | shared memory, bytes | FLOP / L2 byte | LDG | instructions per product |",
+        "| --- | --: | --: | --: | --: | --: |",
+    ]
+    for k in found["kernels"]:
+        registers = ", ".join(str(r) for r in (k["registers"], *k["registers_producing_computing"]))
+        rest = f"{found['shared_bytes']} | {found['flop_per_l2_byte']} | {k['mix'].get('LDG', 0)} | {_best(k)}"
+        lines.append(f"| mdc {k['dtype']}, {found['arch']} | {registers} | {rest} |")
+    lines += ["", "| image size | tiles | computed / useful products | busiest multiprocessor / fair share |", "| --- | --: | --: | --: |"]
+    for size, plan in found["plans"].items():
+        lines.append(f"| {size} | {plan['tiles']} | {plan['computed_over_useful']:.2f} | {plan['busiest_over_fair_share']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--before", type=Path, help="csrc of another commit, to be counted beside this one")
     arguments = parser.parse_args(argv)
-    result: dict[str, Any] = {"commit": commit(), "now": measure(ROOT / "csrc")}
+    result: dict[str, Any] = {"commit": commit(), "now": measure(ROOT / "csrc"), "teacher": teacher(ROOT / "csrc")}
     if arguments.before:
         result["before"] = measure(arguments.before)
         print(table(result))
+    print(teacher_table(result["teacher"]))
     write_json(arguments.output, result)
 
 

@@ -18,6 +18,7 @@
 #endif
 
 namespace fastbsn {
+
 template <bool HALF>
 struct Mdc {
     static constexpr int THREADS = 384, ROW_THREADS = 96, CONSUMER_WARPS = 8, SHARED_BYTES = mdc::SHARED_BYTES;
@@ -26,20 +27,21 @@ struct Mdc {
 
     const mdc::Params& p;
     const uint32_t shared;
-    int chunk = 0, round = 0, index = 0;  // matrices and tiles so far; this tile
+    uint32_t chunk = 0, round = 0;  // matrices and tiles so far
+    int index = 0;                  // of this tile
 
     FASTBSN_PTX Mdc(const mdc::Params& p, const void* memory) : p(p), shared(shared_address(memory)) {}
 
     // Read anew at each use: kept from one use to the next, what depends on them would take more registers than there are.
-    FASTBSN_PTX static int group() { return thread_index() / 128 - 1; }  // of warps: -1 produces
-    FASTBSN_PTX static int warp() { return thread_index() / 32 % 4; }    // of the group
-    FASTBSN_PTX static int lane() { return thread_index() % 32; }
+    FASTBSN_PTX static int group() { return int(thread_index() / 128) - 1; }  // of warps: -1 produces
+    FASTBSN_PTX static int warp() { return int(thread_index() / 32 % 4); }    // of the group
+    FASTBSN_PTX static int lane() { return int(thread_index() % 32); }
 
-    FASTBSN_PTX uint32_t full(int c) const { return shared + mdc::BARRIERS + 8 * (c % CHUNKS); }
-    FASTBSN_PTX uint32_t empty(int c) const { return shared + mdc::BARRIERS + 8 * (CHUNKS + c % CHUNKS); }
+    FASTBSN_PTX uint32_t full(uint32_t c) const { return shared + mdc::BARRIERS + 8 * (c % CHUNKS); }
+    FASTBSN_PTX uint32_t empty(uint32_t c) const { return shared + mdc::BARRIERS + 8 * (CHUNKS + c % CHUNKS); }
     FASTBSN_PTX uint32_t rows_full() const { return shared + mdc::BARRIERS + 8 * 2 * CHUNKS; }
     FASTBSN_PTX uint32_t rows_empty() const { return shared + mdc::BARRIERS + 8 * (2 * CHUNKS + 1); }
-    FASTBSN_PTX uint32_t array(int which) const { return shared + which % 2 * mdc::ARRAY_BYTES; }
+    FASTBSN_PTX uint32_t array(uint32_t which) const { return shared + which % 2 * mdc::ARRAY_BYTES; }
     FASTBSN_PTX uint32_t inside() const { return shared + mdc::INSIDE + round % 2 * 2 * PLANE; }
     FASTBSN_PTX static uint32_t octet_at(uint32_t array, int octet, int pixel) { return array + 16 * (octet * PLANE + pixel); }
     FASTBSN_PTX static void arrive_warp(uint32_t barrier) {
@@ -50,7 +52,7 @@ struct Mdc {
 
     FASTBSN_PTX void stream_weights() {
         for (int i = 0; i < mdc::PRODUCTS; ++i, ++chunk) {
-            barrier_wait(empty(chunk), chunk / CHUNKS % 2 ^ 1);
+            barrier_wait(empty(chunk), int(chunk / CHUNKS % 2 ^ 1));
             barrier_expect(full(chunk), mdc::MATRIX_BYTES);
             copy_bulk(shared + mdc::WEIGHTS + chunk % CHUNKS * mdc::MATRIX_BYTES, p.weights + i * (C * C), mdc::MATRIX_BYTES, full(chunk));
         }
@@ -59,9 +61,9 @@ struct Mdc {
     // A warp brings 8 pixels by 4 octets at a time: whole sectors of global memory, and no bank twice in shared memory.
     FASTBSN_PTX void stream_rows() {
         constexpr int PARTS = mdc::OCTETS / 4;
-        const int thread = thread_index() - 32, lane = thread % 32;
+        const int thread = int(thread_index()) - 32, lane = thread % 32;
         const mdc::Tile t = mdc::tile(p, index);
-        barrier_wait(rows_empty(), round % 2 ^ 1);
+        barrier_wait(rows_empty(), int(round % 2 ^ 1));
         for (int i = thread / 32; i < PLANE / 8 * PARTS; i += ROW_THREADS / 32) {
             const int pixel = i / PARTS * 8 + lane % 8, octet = i % PARTS * 4 + lane / 8;
             const int y = t.y + pixel / EDGE - mdc::HALO, x = t.x + pixel % EDGE - mdc::HALO;
@@ -81,7 +83,7 @@ struct Mdc {
     // -- groups 1 and 2
 
     FASTBSN_PTX void load_biases() const {
-        for (int i = thread_index() - 128; i < mdc::BIASES * C; i += 256) {
+        for (int i = int(thread_index()) - 128; i < mdc::BIASES * C; i += 256) {
             uint32_t bits;
             memcpy(&bits, &p.bias[i], 4);
             store_shared(shared + mdc::BIAS + 4 * i, bits);
@@ -110,7 +112,7 @@ struct Mdc {
 
     // sum += rows @ the next matrix, still running at the end; the matrix before is done with unless this one is the `first` of several.
     FASTBSN_PTX void product(Sums& sum, uint64_t rows0, uint64_t rows1, bool first) {
-        barrier_wait(full(chunk), chunk / CHUNKS % 2);
+        barrier_wait(full(chunk), int(chunk / CHUNKS % 2));
         const uint64_t weights = matrix();
         pin(sum);
         wgmma_fence();
@@ -232,7 +234,7 @@ struct Mdc {
     FASTBSN_PTX void compute() {
         const uint32_t x = array(round), other = array(round + 1);
         Sums sum, joined;
-        barrier_wait(rows_full(), round % 2);
+        barrier_wait(rows_full(), int(round % 2));
         pointwise(x, other, mdc::A1);
         taps<5>(sum, other, mdc::A2);
         sync_consumers();  // both groups are done with a1

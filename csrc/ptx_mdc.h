@@ -14,8 +14,8 @@ FASTBSN_PTX void take_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
 }
 
-FASTBSN_PTX int thread_index() {
-    int r;
+FASTBSN_PTX uint32_t thread_index() {
+    uint32_t r;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(r));
     return r;
 }

@@ -12,7 +12,7 @@ template <int REGISTERS>
 void take_registers() {
     static_assert(REGISTERS % 8 == 0 && REGISTERS <= 256);
 }
-inline int thread_index() { return int(threadIdx.x); }
+inline uint32_t thread_index() { return threadIdx.x; }
 inline void sync_warp() {
     emulate::meet(emulate::block->warps[threadIdx.x / 32], threadIdx.x % 32, -1, nullptr, [](auto&) {});
 }

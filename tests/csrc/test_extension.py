@@ -67,7 +67,7 @@ def test_no_kernel_spills_on_any_architecture(build: tuple[Path, str]) -> None:
             f"{name} for sm_{arch} uses {stack} bytes of stack, spills {stores} + {loads} bytes"
         )
         assert int(registers) <= 255
-    for warning in ("C7508", "C7512", "C7519", "warning"):
+    for warning in ("C75", "warning"):  # C75..: wgmma serialised, or registers of it moved
         assert warning not in report, report[max(0, report.find(warning) - 500) :][:1000]
 
 
