@@ -17,6 +17,8 @@ COMMITTED = json.loads((ROOT / "benchmarks/results/counts.json").read_text())
 def test_the_table_is_that_of_the_file() -> None:
     readme = (ROOT / "csrc/README.md").read_text()
     assert re.search(r"<!-- counts -->\n(.*?)<!-- end -->", readme, re.S)[1] == counts.table(COMMITTED)  # type: ignore[index]
+    teacher = counts.teacher_table(COMMITTED["teacher"])
+    assert re.search(r"<!-- mdc counts -->\n(.*?)<!-- end -->", readme, re.S)[1] == teacher  # type: ignore[index]
 
 
 @pytest.mark.parametrize("path", counts.TARGETS)
@@ -38,6 +40,18 @@ def test_kernels(path: str) -> None:
         # Another release of the compiler may order and unroll a little differently.
         assert leanest(found) <= 1.1 * leanest(held) and found["mix"].get("LDG", 0) <= 1.1 * held["mix"].get("LDG", 0)
         assert not {"LDL", "STL"} & set(found["mix"])
+
+
+def test_the_teachers_module() -> None:
+    """No memory of its own for a thread, matrix products from shared memory back to back, tiles to the last digit."""
+    if counts.find_nvcc() is None:
+        pytest.skip("no nvcc: there is nothing to compile")
+    found, held = counts.teacher(ROOT / "csrc"), COMMITTED["teacher"]
+    assert {k: v for k, v in found.items() if k != "kernels"} == {k: v for k, v in held.items() if k != "kernels"}
+    for now, before in zip(found["kernels"], held["kernels"], strict=True):
+        assert now["dtype"] == before["dtype"] and not {"LDL", "STL", "LDSM"} & set(now["mix"])
+        assert now["registers_producing_computing"] == [40, 232] and now["mix"]["HGMMA"] == 12 * 12
+        assert leanest(now) <= 1.1 * leanest(before)
 
 
 def test_loops_with_products_are_found() -> None:
