@@ -14,6 +14,7 @@ import torch
 from fastbsn import ops
 from fastbsn.backends import triton
 from fastbsn.kernels.layout import Flat
+from fastbsn.ops import mdc_cuda
 from tests.conftest import SEED
 from tests.kernels import checks
 
@@ -79,6 +80,19 @@ def test_memory(c):
 @pytest.mark.parametrize("dtype", [HALF, BF16])
 def test_prepared_teacher(variant, c, features, dtype):
     checks.check_teacher(variant, c, 2, (2, 3, 61, 83), dtype, features, DEVICE)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 61, 83), (1, 1, 5, 4), (1, 3, 270, 480)])
+@pytest.mark.parametrize("dtype", [HALF, BF16])
+def test_prepared_teacher_with_cuda_modules(shape, dtype):
+    reason = mdc_cuda.why_not(torch.device(DEVICE), dtype, 96)
+    if reason and "9.0" in reason:
+        pytest.skip(reason)
+    assert reason is None, reason
+    checks.check_teacher("paper", 96, 2, shape, dtype, True, DEVICE, "cuda")
+    net = triton.plan(checks.random_teacher("paper", 96, 2).to(DEVICE), torch.device(DEVICE), dtype, True, "cuda")
+    x = torch.rand(1, 3, 200, 300, device=DEVICE)
+    checks.check_repeats(lambda: net(x)[1], 100)
 
 
 @pytest.mark.parametrize("c", [48, 160])

@@ -258,10 +258,12 @@ def random_teacher(variant: str, c: int, modules: int, inputs: int = 3) -> DBSN:
     return net
 
 
-def check_teacher(variant: str, c: int, modules: int, shape: tuple[int, ...], dtype: torch.dtype, features: bool, device: str) -> None:
-    """The whole prepared network against float64."""
+def check_teacher(
+    variant: str, c: int, modules: int, shape: tuple[int, ...], dtype: torch.dtype, features: bool, device: str, kernel: str = "triton"
+) -> None:
+    """The whole prepared network against float64; `kernel` of its modules."""
     net, x = random_teacher(variant, c, modules, shape[1]).to(device), torch.rand(shape, device=device)
-    mu, got = triton.plan(net, torch.device(device), dtype, features)(x)
+    mu, got = triton.plan(net, torch.device(device), dtype, features, kernel)(x)
     exact = copy.deepcopy(net).double()(x.double())
     with ops.backend("reference"):
         own = net.to(dtype)(x.to(dtype))

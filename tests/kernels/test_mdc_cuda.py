@@ -42,10 +42,8 @@ def test_prepared_teacher_with_the_emulated_kernel(emulated, modules, dtype, fea
         emulated.run_mdc(int(x.dtype == HALF), *pointers, *sizes, 1, 0, ctypes.create_string_buffer(1024))
 
     monkeypatch.setattr(mdc_cuda, "mdc_module", emulate)
-    plan = triton.plan
-    monkeypatch.setattr(triton, "plan", lambda net, device, dtype, features: plan(net, device, dtype, features, "cuda"))
     with tuning.forced(all=Config(64, 32, 4, 2)):
-        checks.check_teacher("paper", 96, modules, (1, 3, 5, 4), dtype, features, DEVICE)
+        checks.check_teacher("paper", 96, modules, (1, 3, 5, 4), dtype, features, DEVICE, "cuda")
     assert launched == modules * [2] + modules * [3]
 
 
