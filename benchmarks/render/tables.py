@@ -217,11 +217,30 @@ def reliability(result: Row) -> str:
     return "\n\n".join([table(columns, lines), machine(result["machine"])])
 
 
+def choice(result: Row) -> str:
+    """The automatic choice between two models, by kind of noise."""
+    models = list(result["rows"][0]["taken"])
+    lines = [
+        [
+            r["kind"],
+            str(r["n"]),
+            *(str(r["taken"][m]) for m in models),
+            f"{r['wrong']} ({r['wrong'] / r['n']:.0%})",
+            _number(r["lost"], 3),
+            *(_number(r["psnr"][m], 2) for m in ("auto", *models)),
+        ]
+        for r in result["rows"]
+    ]
+    head = ["images", "n", *(f"takes {m}" for m in models), "wrong by > 0.05 dB", "lost, dB", "PSNR, dB", *models]
+    return "\n\n".join([table(head, lines), f"White and smooth noise on {result['clean']}. {machine(result['machine'])}"])
+
+
 TABLES: dict[str, Callable[[Any], str]] = {
     "cpu": cpu,
     "gpu": gpu,
     "peers": peers,
     "photographs": photographs,
+    "choice": choice,
     "ablation": ablation,
     "speedrun": speedrun,
     "quality": quality,
