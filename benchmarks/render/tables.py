@@ -217,6 +217,15 @@ def reliability(result: Row) -> str:
     return "\n\n".join([table(columns, lines), machine(result["machine"])])
 
 
+def camera(result: Row) -> str:
+    """Ways to train for one camera."""
+    lines = [[r["way"], _number(r["psnr"], 2), _number(r["smallest gain"], 2, True), str(r["worse than input"])] for r in result["rows"]]
+    s = result["settings"]
+    note = f"{s['n']} pairs of {s['pairs']}; budget of every training {s['budget']}, {s['threads']} threads."
+    columns = ["way", "PSNR, dB", "smallest gain, dB", "worse than the input"]
+    return "\n\n".join([table(columns, lines), f"{note} {machine(result['machine'])}"])
+
+
 def choice(result: Row) -> str:
     """The automatic choice between two models, by kind of noise."""
     models = list(result["rows"][0]["taken"])
@@ -241,6 +250,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "peers": peers,
     "photographs": photographs,
     "choice": choice,
+    "camera": camera,
     "ablation": ablation,
     "speedrun": speedrun,
     "quality": quality,
