@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fastbsn.errors import Interrupted
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -32,6 +34,24 @@ def stop_on_signals() -> Iterator[Stop]:
     before = {number: signal.signal(number, stop._came) for number in SIGNALS}
     try:
         yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def interrupted_by_signals(message: str) -> Iterator[None]:
+    """While the context is open, SIGINT and SIGTERM raise `Interrupted` at once: for work that keeps nothing half done."""
+
+    def came(number: int, frame: object) -> None:
+        raise Interrupted(message, number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, came) for number in SIGNALS}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -244,3 +244,59 @@ def test_impulses_are_mended_first_and_it_is_said(tmp_path, rng, caplog, kind, c
     assert np.abs(whole.astype(int) - tiled).max() <= 1
     left = read_image(denoised(tmp_path / "a.png", "--repair", "off", "--overwrite"))
     assert quality(clean, left) < quality(clean, out) - 1
+
+
+def test_drawings_and_masks_hold_no_impulses(tmp_path, rng, caplog):
+    mask = drawn(rng)[1] > 120
+    Image.fromarray(mask).save(tmp_path / "a.png")
+    Image.fromarray(mask).save(tmp_path / "a.tif")
+    for name in ("a.png", "a.tif"):
+        denoised(tmp_path / name)
+    assert "mended" not in caplog.text
+
+
+def test_axes_of_an_array_that_says_nothing_about_them(tmp_path, rng, capsys):
+    clean, noisy = drawn(rng)
+    np.save(tmp_path / "a.npy", np.stack([noisy] * 5))
+    denoised(tmp_path / "a.npy", code=1)
+    assert "--axes TYX" in capsys.readouterr().err
+    assert quality(clean, np.load(denoised(tmp_path / "a.npy", "--axes", "TYX"))[2]) > quality(clean, noisy) + 6
+    np.save(tmp_path / "b.npy", np.stack([noisy] * 5, -1))
+    assert quality(clean, np.load(denoised(tmp_path / "b.npy"))[..., 2]) > quality(clean, noisy) + 6
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".npy", ".webp", ".bmp"])
+def test_empty_files_and_files_of_another_kind_are_one_sentence(tmp_path, suffix, capsys):
+    (tmp_path / f"a{suffix}").touch()
+    (tmp_path / f"b{suffix}").write_bytes(b"hello")
+    for name, text in (("a", "0 bytes"), ("b", "content is unknown")):
+        denoised(tmp_path / f"{name}{suffix}", code=1)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{name}{suffix}" in line and text in line
+
+
+def test_names_of_every_kind_come_back(tmp_path, rng):
+    folder = tmp_path / "in put"
+    folder.mkdir()
+    names = ["grün 日本.png", "50% off.png", "UP.PNG", "dot.name.JPG", "-dash.png", "a'b\"c.tif", "sub.png/in.png"]
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(drawn(rng)[1]).save(folder / name)
+    (folder / "loop").symlink_to(folder)
+    (folder / "nowhere.png").symlink_to(folder / "none.png")
+    assert main(["denoise", str(folder), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()) == sorted(names)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 90), (90, 1), (3, 4000), (2000, 5, 3)])
+def test_thin_images(tmp_path, rng, shape):
+    for suffix in (".png", ".tif", ".jpg"):
+        write_image(tmp_path / f"a{suffix}", rng.integers(0, 256, shape, np.uint8))
+        assert read_image(denoised(tmp_path / f"a{suffix}")).shape == shape
+
+
+def test_further_pictures_of_a_jpeg_are_mentioned(tmp_path, rng, caplog):
+    views = [Image.fromarray(drawn(rng, 3)[1]) for _ in range(2)]
+    views[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=views[1:])
+    denoised(tmp_path / "a.jpg")
+    assert "further pictures behind the first" in caplog.text

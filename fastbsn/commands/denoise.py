@@ -120,7 +120,7 @@ def _denoise_file(models: _Models, args: argparse.Namespace, source: Path, targe
     for warning in picture.warnings:
         logger.warning("%s: %s", source, warning)
     start = time.perf_counter()
-    outputs = [_denoise_part(models, args, source, _with_axes(part, args.axes)) for part in picture.parts]
+    outputs = [_denoise_part(models, args, source, _with_axes(part, args.axes, picture.kind)) for part in picture.parts]
     seconds = time.perf_counter() - start
     target.parent.mkdir(parents=True, exist_ok=True)
     part = picture.parts[0]
@@ -131,11 +131,16 @@ def _denoise_file(models: _Models, args: argparse.Namespace, source: Path, targe
         page.add(str(target.relative_to(args.output)), part.array, outputs[0], _with_axes(part, args.axes).axes, seconds)
 
 
-def _with_axes(part: Part, axes: str | None) -> Part:
+def _with_axes(part: Part, axes: str | None, kind: str = "") -> Part:
     """The part with its axes as told."""
     from dataclasses import replace
 
     if axes is None:
+        depth = part.array.shape[-1]
+        if kind == "NPY" and len(part.channels) > 4 and depth != min(part.array.shape):
+            raise InputError(
+                f"shape {part.array.shape} says nothing about its axes; give --axes YXC for {depth} channels, --axes TYX for a stack"
+            )
         return part
     if len(axes) != part.array.ndim:
         raise InputError(f"--axes {axes} names {len(axes)} axes; the image has shape {part.array.shape}")

@@ -18,6 +18,7 @@ _HOTTER = 7.0  # the same, of a hot pixel, which no fraction of black and white 
 _NEAR = 2.0  # the same, of black and white pixels where there is salt and pepper
 _SALT = 1e-3  # fraction from which impulses at black and white are salt and pepper
 _HOT = 3e-5, 5e-3  # range of fractions of hot pixels: less is chance, more is a kind of picture
+_CLIPPED = 0.5  # fraction of black and white from which a picture is a drawing, or a mask
 _FEWEST = 4  # pixels: fewer are chance
 
 
@@ -42,14 +43,18 @@ def find_impulses(pieces: list[Tensor]) -> Impulses | None:
     looked = [(p, *_neighbours(p)) for p in pieces]
     distances = torch.cat([(p - median).abs().flatten(1) for p, median, _ in looked], 1)
     spread = 1.4826 * distances[:, :: max(1, distances.shape[1] // 2**20)].median(1).values[:, None, None]
-    single, hot, extreme, pixels = 0, 0, 0, 0
+    single, hot, extreme, clipped, pixels = 0, 0, 0, 0, 0
     for p, median, alone in looked:
         distance = (p - median).abs()
         found = (distance > (_FAR * spread).clamp(min=_LEAST)) & (alone > 0.5 * distance)
         single += int(found.sum())
         hot += int((found & (distance > _HOTTER * spread)).sum())
-        extreme += int((found & ((p == low) | (p == high))).sum())
+        ends = (p == low) | (p == high)
+        extreme += int((found & ends).sum())
+        clipped += int(ends.sum())
         pixels += p.numel()
+    if clipped > _CLIPPED * pixels:
+        return None
     if single >= max(_FEWEST, _SALT * pixels) and extreme >= 0.9 * single:
         return Impulses("salt and pepper", spread, low, high, single / pixels)
     if max(_FEWEST, _HOT[0] * pixels) <= hot <= _HOT[1] * pixels and bool((spread > 0).all()):

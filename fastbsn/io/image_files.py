@@ -100,6 +100,8 @@ def read_picture(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> 
 def decode_picture(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
     """`read_picture` of an open file; its name has one of SUFFIXES and stands in the messages."""
     kind, start = _format(Path(name)), file.read(16)
+    if not start:
+        raise FileFormatError(f"{name}: holds 0 bytes; copy or export it again")
     found = next((format for magic, format in _MAGIC.items() if start.startswith(magic)), "unknown")
     if found != kind:
         raise FileFormatError(f"{name}: the content is {found} and the name says {kind}; rename or convert the file")

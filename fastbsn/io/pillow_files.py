@@ -42,6 +42,8 @@ def read_pillow(data: bytes, kind: str, max_pixels: int) -> Picture:
         if getattr(image, "n_frames", 1) > 1:
             raise FileFormatError(f"{image.n_frames} frames; expected one picture: save them as files, or as pages of a TIFF")  # type: ignore[attr-defined]
         kept = _compression(image, data)
+        if "mp" in image.info:
+            warnings.append("further pictures behind the first (a depth or gain map, a second view) are not kept")
         turned = ImageOps.exif_transpose(image)
         kept |= {name: turned.info[name] for name in _KEPT if turned.info.get(name)}
         if turned.mode in ("1", "P", "PA"):

@@ -138,6 +138,21 @@ class ImageSet:
     def areas(self) -> Tensor:  # [images]
         return torch.tensor([float(i.shape[1] * i.shape[2]) for i in self.images])
 
+    def windows(self, side: int, count: int, seed: int) -> ImageSet:
+        """A random part of the set: `count` windows of at most `side` pixels on a side; the whole images where it holds no more."""
+        places = [
+            (i, top, left)
+            for i, x in enumerate(self.images)
+            for top in range(0, max(1, x.shape[1] - side + 1), side)
+            for left in range(0, max(1, x.shape[2] - side + 1), side)
+        ]
+        if count >= len(places):
+            return self
+        order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
+        chosen = [places[i] for i in sorted(order[:count].tolist())]
+        images = [self.images[i][:, top : top + side, left : left + side].clone() for i, top, left in chosen]
+        return ImageSet(images, [f"{self.names[i]}@{top},{left}" for i, top, left in chosen], self.data_ranges)
+
     def to(self, device: torch.device) -> ImageSet:
         """The same set on a device: a GPU holds the training images in their own dtype and cuts its crops itself."""
         return ImageSet([x.to(device) for x in self.images], self.names)

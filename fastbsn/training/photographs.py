@@ -46,7 +46,7 @@ logger = logging.getLogger("fastbsn")
 
 
 def label_photographs(
-    noisy: ImageSet, device: str = "auto", progress: bool = False, done: Callable[[int], None] | None = None
+    noisy: ImageSet, device: str = "auto", progress: bool = False, done: Callable[[int], None] | None = None, measured: bool = True
 ) -> tuple[LabelSet, dict[str, CameraNoise]]:
     """Labels of photographs, and the noise of each noisy one by name; what holds hardly any noise is labelled by BASE and not measured.
 
@@ -55,6 +55,7 @@ def label_photographs(
         device: torch device name.
         progress: show a progress bar.
         done: called with the number of labels after each.
+        measured: refuse a set without measurable noise.
 
     Raises:
         InputError: not colour, or no photograph with noise that can be measured.
@@ -73,7 +74,7 @@ def label_photographs(
             bank[name] = measure(_array(y), _array(made[-1]))
         if done:
             done(len(made))
-    if not bank:
+    if measured and not bank:
         raise InputError(
             f"none of {len(made)} photographs has noise of more than {255 * QUIET:g} levels of 255: nothing to learn; use {BASE} as it is"
         )

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastbsn.backends import resolve_device
-from fastbsn.errors import Interrupted
 from fastbsn.inference.predictor import Predictor
+from fastbsn.io.atomic import write_json
 from fastbsn.nets import UNet
-from fastbsn.signals import stop_on_signals
+from fastbsn.signals import interrupted_by_signals
 from fastbsn.training.check import check
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet
@@ -28,6 +29,9 @@ from fastbsn.training.teacher import TeacherConfig, train_teacher
 
 logger = logging.getLogger("fastbsn")
 TEACHER_SHARE = 0.5  # of the budget; of minutes, labelling uses the student's
+LABEL_SHARE = 0.2  # of the minutes, at most
+WINDOW = 256  # pixels on a side of the windows that are labelled where whole images take too long
+STOPPED = "stopped while labelling: run the same command again to go on"
 
 
 def fit(
@@ -86,20 +90,40 @@ def fit(
     def labelled(count: int) -> None:
         if callback:
             callback(Progress("labels", count / len(noisy.images), count))
-        if stop.signal is not None:
-            raise Interrupted(f"stopped after label {count}: run the same command again to go on", stop.signal)
+
+    def part(label: Callable[[ImageSet], Any]) -> ImageSet:
+        """What is labelled: all, or as many windows as a share of the minutes allows; the same when the run goes on."""
+        chosen = folder / "labels.json"
+        if ranks.first and not chosen.exists() and minutes is not None:
+            window = noisy.windows(WINDOW, 1, seed)
+            label(window)  # the first time something is prepared
+            start = time.monotonic()
+            label(window)
+            seconds = time.monotonic() - start
+            per_window = seconds * WINDOW**2 / float(window.areas.sum())
+            write_json(chosen, {"windows": max(1, int(60 * minutes * LABEL_SHARE / per_window))})
+        ranks.meet()
+        if not chosen.exists():
+            return noisy
+        made = noisy.windows(WINDOW, int(json.loads(chosen.read_text())["windows"]), seed)
+        if made is not noisy:
+            text = "labels of %d windows of %d pixels on a side: all %d images would take longer than %d %% of the minutes"
+            logger.warning(text, len(made.images), WINDOW, len(noisy.images), 100 * LABEL_SHARE)
+        return made
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(workdir or temporary)
         teacher_file, student_file = folder / "teacher.safetensors", Path(output or folder / "student.safetensors")
         for file in (teacher_file, student_file) if overwrite and ranks.first else ():
             file.unlink(missing_ok=True)
+            (folder / "labels.json").unlink(missing_ok=True)
             shutil.rmtree(file.with_name(file.name + ".run"), ignore_errors=True)
         ranks.meet()  # nobody looks for files that rank 0 removes
         folder.mkdir(parents=True, exist_ok=True)
         if noise == "camera":
             start = time.monotonic()
-            with stop_on_signals() as stop:
+            with interrupted_by_signals(STOPPED):
+                noisy = part(lambda images: label_photographs(images, device, measured=False))
                 labels, bank = label_photographs(noisy, device, progress, labelled)
             logger.info("noise found: %s", describe(bank))
             draw_noise(bank, folder / "noise.png")
@@ -120,7 +144,8 @@ def fit(
         first = train_teacher(noisy, teacher_file, budget(TEACHER_SHARE), config, device, progress, callback=callback)
         start = time.monotonic()
         predictor = Predictor(first.networks, first.header["noise"], device)
-        with stop_on_signals() as stop:
+        with interrupted_by_signals(STOPPED):
+            noisy = part(lambda images: LabelSet.compute(predictor, images))
             labels = LabelSet.compute(predictor, noisy, progress, labelled)
         spent = time.monotonic() - start
         logger.info("%d images labelled in %.1f s", len(noisy.images), spent)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from fastbsn.errors import Interrupted
 from fastbsn.io.weights import load_tensors
-from fastbsn.training import ImageSet, LoopConfig, Progress, fit, train_teacher
+from fastbsn.training import ImageSet, LoopConfig, Progress, fit, stages, train_teacher
 from fastbsn.training.labels import LabelSet
 from tests.training.test_identity import STUDENT, TEACHER, images, small_fit
 from tests.training.test_loop import state, stop_at
@@ -64,7 +66,7 @@ def test_a_signal_while_labelling_keeps_the_teacher(tmp_path):
         if now.stage == "labels":
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match="stopped after label 1") as stopped:
+    with pytest.raises(Interrupted, match="stopped while labelling") as stopped:
         fit(images(0), steps=2, device="cpu", workdir=tmp_path, progress=False, teacher=TEACHER, student=STUDENT, callback=stop)
     assert stopped.value.signal == signal.SIGTERM and (tmp_path / "teacher.safetensors").exists()
 
@@ -94,7 +96,7 @@ def test_labelling_counts_in_the_minutes(tmp_path, monkeypatch):
     compute = LabelSet.compute
 
     def slow(*arguments):
-        time.sleep(1.5)
+        time.sleep(1.5 if len(arguments) > 2 else 0)  # not where it is only timed
         return compute(*arguments)
 
     monkeypatch.setattr(LabelSet, "compute", slow)
@@ -107,3 +109,31 @@ def test_a_long_labelling_leaves_a_tenth_of_the_budget():
     assert config.progress(0, 30, 30) == 1 and config.progress(0, 15, 30) == 0.5
     assert config.progress(0, 3, 600) == 0.5
     assert LoopConfig(steps=10).progress(5, 1e9, 600) == 0.5
+
+
+def test_labelling_keeps_to_its_share_of_the_minutes_and_a_run_goes_on_with_the_same_windows(tmp_path, rng, monkeypatch, caplog):
+    big = [rng.random((1500, 1300)).astype(np.float32), rng.random((300, 280)).astype(np.float32)]
+    monkeypatch.setattr(stages, "LABEL_SHARE", 0.05)
+    start = time.monotonic()
+    small_fit(big, tmp_path, steps=None, minutes=10 / 60)
+    spent = time.monotonic() - start
+    chosen = json.loads((tmp_path / "labels.json").read_text())
+    (tmp_path / "student.safetensors").unlink()
+    small_fit(big, tmp_path, steps=None, minutes=10 / 60)
+    assert json.loads((tmp_path / "labels.json").read_text()) == chosen and (tmp_path / "student.safetensors").exists()
+    if chosen["windows"] < 26:  # 25 in the first image and 1 in the second; a fast machine labels all of them
+        assert "windows of 256" in caplog.text
+    assert spent < 40
+
+
+def test_windows_of_a_set_are_drawn_by_the_seed():
+    images = ImageSet([torch.arange(600 * 520.0).view(1, 600, 520), torch.zeros(1, 50, 70)], ["a", "b"])
+    assert images.windows(256, 5, 0) is images
+    first, again, other = (images.windows(256, 3, seed) for seed in (0, 0, 1))
+    assert first.names == again.names != other.names and len(first.images) == 3
+    assert all(x.shape[1] <= 256 and x.shape[2] <= 256 for x in first.images)
+    whole = images.windows(256, 4, 3)
+    for name, x in zip(whole.names, whole.images, strict=True):
+        if name.startswith("a@"):
+            top, left = map(int, name[2:].split(","))
+            assert torch.equal(x, images.images[0][:, top : top + 256, left : left + 256])
