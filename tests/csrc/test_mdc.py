@@ -35,9 +35,15 @@ def packed(params: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> tuple[Ten
 
 
 def run(
-    library: ctypes.CDLL, x: Tensor, modules: list[list[tuple[Tensor, Tensor]]], d: int, grid: int, outside: Tensor | None = None
+    library: ctypes.CDLL,
+    x: Tensor,
+    modules: list[list[tuple[Tensor, Tensor]]],
+    d: int,
+    grid: int,
+    outside: Tensor | None = None,
+    seed: int = SEED,
 ) -> tuple[Tensor, Counts]:
-    """x through the modules; around the arrays, and between images and rows, everything is NaN."""
+    """x through the modules, the order of threads drawn from `seed`; around the arrays, and between images and rows, everything is NaN."""
     flat, counts = Flat(x.shape[0], x.shape[2], x.shape[3], d, 2), Counts()
     arrays = [torch.full((flat.positions + 2 * GUARD, C), math.nan, dtype=x.dtype) for _ in range(2)]
     slots, inside = [a[GUARD:-GUARD] for a in arrays], flat.inside(x.device, outside)
@@ -46,7 +52,7 @@ def run(
         weights, bias = packed(params, x.dtype)
         pointers = [ctypes.c_void_p(t.data_ptr()) for t in (*slots, inside, weights, bias)]
         images = flat.n * d * d
-        library.run_mdc(int(x.dtype == HALF), *pointers, images, flat.hp, flat.wp, flat.rows, flat.pitch, grid, SEED, ctypes.byref(counts))
+        library.run_mdc(int(x.dtype == HALF), *pointers, images, flat.hp, flat.wp, flat.rows, flat.pitch, grid, seed, ctypes.byref(counts))
         written = flat.pixels(torch.arange(flat.positions)[:, None]).flatten()
         assert slots[1][written].isfinite().all(), "a pixel was not written, or what is no pixel was read"
         assert (slots[1][inside == 0][slots[1][inside == 0].isfinite()] == 0).all()
@@ -81,6 +87,12 @@ def test_as_good_as_pytorch(emulated: ctypes.CDLL, n: int, h: int, w: int, d: in
     got, counts = run(emulated, x, modules, d, grid)
     checks.assert_as_good(got, reference(x, modules, d, dtype, None), reference(x, modules, d, torch.float64, None))
     assert counts.arrival_conflicts == 0
+
+
+def test_the_order_of_threads_changes_nothing(emulated: ctypes.CDLL) -> None:
+    x, modules = torch.randn(1, C, 20, 18).to(BF16), [checks.random_module(C, "mdc", "cpu", BF16)]
+    first, *others = (run(emulated, x, modules, 1, 1, seed=seed)[0] for seed in range(SEED, SEED + 3))
+    assert all(torch.equal(first, other) for other in others)
 
 
 def test_positions_outside_a_phase(emulated: ctypes.CDLL) -> None:
