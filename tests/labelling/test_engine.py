@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -26,6 +27,9 @@ from fastbsn.training.imageset import to_tensor
 from fastbsn.training.labels import LabelSet, label_image, load_teacher
 from tests.labelling.helpers import contents, mixed_images, noise, rows, teacher_file
 from tests.reliability.numbers import cases
+
+ROOT = Path(__file__).resolve().parents[2]
+LATEST = 0.4  # seconds until a run is killed, at most
 
 
 @pytest.fixture
@@ -173,20 +177,19 @@ def test_kill_9_at_any_instant_with_two_shards(tars, tmp_path, teacher):
         for name in names:
             (noisy / name).unlink()
     generate(noisy, tmp_path / "whole", teacher, options=Options(tile=16), progress=False)
-    code = (
-        "import sys; from fastbsn.labelling import Options, generate; print('ready', flush=True); "
-        f"generate({str(noisy)!r}, {str(tmp_path / 'killed')!r}, {str(teacher)!r}, options=Options(tile=16), progress=False, "
-        "shard=(int(sys.argv[1]), 2))"
-    )
-    cut_short = 0
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "tests.labelling.kills", str(noisy), str(killed), str(teacher), "2", "16"]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    cut_short, after_labels = 0, 0
     for i in range(kills):
-        process = subprocess.Popen([sys.executable, "-c", code, str(i % 2)], stdout=subprocess.PIPE)
-        process.stdout.readline()
-        time.sleep(rng.uniform(0, 0.3))
-        cut_short += process.poll() is None
-        process.kill()
-        process.wait()
-    assert cut_short > 0, "no run was cut short: the test proves nothing on this machine"
+        process.stdin.write(f"{rng.integers(2)} {rng.uniform(0, LATEST)} {int(i % 4 == 3)}\n")
+        process.stdin.flush()
+        cut, wrote = map(int, process.stdout.readline().split())
+        cut_short += cut
+        after_labels += cut and wrote
+    process.communicate()
+    print(f"{kills} kills, {cut_short} of a run that had not ended, {after_labels} of one that had written labels")
+    assert cut_short > kills // 2 and after_labels > 0, "too few runs were cut short: the test proves nothing on this machine"
     for i in (1, 0):
         generate(noisy, tmp_path / "killed", teacher, options=Options(tile=16), shard=(i, 2), progress=False)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole") and len(rows(tmp_path / "killed")) == images
