@@ -45,7 +45,7 @@ class Rotation:
 
     Attributes (after `prepare`):
         chunks: numbers of the labels in each chunk; a tar file is in one chunk, and what is in no tar file comes in random order.
-        resident: number of chunks in memory.
+        resident: number of chunks in memory. steps_per_turn: after which one of them is replaced.
     """
 
     def __init__(self, files: LabelFiles, memory: int, seed: int = 0):
@@ -81,7 +81,7 @@ class Rotation:
             raise InputError(
                 f"memory of {self.memory} bytes; the largest shard takes {largest}, and two must fit: give at least {2 * largest}"
             )
-        self._steps = max(1, round(sum(entry.pixels for entry in entries) / len(self.chunks) / (batch * crop**2)))
+        self.steps_per_turn = max(1, round(sum(entry.pixels for entry in entries) / len(self.chunks) / (batch * crop**2)))
 
     def _pack(self, sizes: list[int], limit: int) -> list[list[int]]:
         entries = self.files.entries
@@ -109,7 +109,7 @@ class Rotation:
     def at(self, step: int) -> LabelSet:
         """The labels in memory at this step; the same object until they change."""
         whole = self.resident == len(self.chunks)
-        turn = 0 if whole else step // self._steps
+        turn = 0 if whole else step // self.steps_per_turn
         if self._set is None or turn != self._turn:
             last = turn + self.resident
             self._read = {place: future for place, future in self._read.items() if turn <= place}
