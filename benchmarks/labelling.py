@@ -1,16 +1,18 @@
 """Labels at scale, as ratios of one run: the engine over the bare network, two processes over one, memory over the number of images.
 
-    python -m benchmarks.labelling --out benchmarks/results/labelling.json
+    python -m benchmarks.labelling --out benchmarks/results/labelling.json [--scale cpu --repeat 1 --add]
 
 Rates are Mpixel/s with one thread per process on a CPU, with the GPU where there is one. *bare* computes the engine's own windows from
-memory and writes nothing; *one by one* reads, labels and writes one image after another. Memory is the peak of a process of its own.
-To be run on a machine that does nothing else.
+memory and writes nothing; *one by one* reads, labels and writes one image after another; *workers* are processes that have a core each.
+Memory is the peak of a process of its own. The teacher has random weights. To be run on a machine that does nothing else; --add keeps
+the rounds that the file has, so that a round may be a run of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -38,8 +40,8 @@ from fastbsn.pixels import white
 from fastbsn.training.imageset import to_tensor
 from fastbsn.training.labels import label_image, label_levels
 
-SIDES = {"tiny": (40, 72), "full": (256, 768)}  # pixels on a side, from and to
-WIDTH = {"tiny": 16, "full": 48}
+SIDES = {"tiny": (40, 72), "cpu": (48, 160), "full": (256, 768)}  # pixels on a side, from and to
+WIDTH = {"tiny": 16, "cpu": 48, "full": 48}
 REPEAT = 3
 
 
@@ -98,7 +100,7 @@ def one_by_one(source: Path, output: Path, model: Path) -> dict[str, float]:
 
 
 def workers(source: Path, output: Path, model: Path, count: int) -> list[dict[str, float]]:
-    """`engine` in processes of their own, all at the same time."""
+    """`engine` in processes of their own, all at the same time, each on a core of its own where the system allows that."""
     command = [sys.executable, "-m", "benchmarks.labelling", "--worker", str(source), str(output), str(model)]
     started = [subprocess.Popen([*command, f"{i}/{count}"], stdout=subprocess.PIPE, cwd=ROOT) for i in range(count)]
     return [json.loads(process.communicate()[0]) for process in started]
@@ -108,8 +110,7 @@ def rate(found: list[dict[str, float]]) -> float:
     return sum(f["pixels"] for f in found) / max(f["seconds"] for f in found) / 1e6
 
 
-def run(scale: str, count: int, repeat: int) -> dict[str, Any]:
-    rounds = []
+def run(scale: str, count: int, repeat: int, rounds: list[dict[str, float]]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make(folder / "whole", count, scale)
@@ -137,7 +138,7 @@ def run(scale: str, count: int, repeat: int) -> dict[str, Any]:
                 }
             )
     median = {key: float(np.median([r[key] for r in rounds])) for key in rounds[0]}
-    return {"machine": describe(), "images": count, "sides": SIDES[scale], "rounds": rounds, "median": median}
+    return {"machine": describe(), "scale": scale, "images": count, "sides": list(SIDES[scale]), "rounds": rounds, "median": median}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -146,15 +147,22 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--scale", choices=tuple(SIDES), default="full")
     p.add_argument("--repeat", type=int, default=REPEAT, help="rounds, of which the median is reported (%(default)s)")
     p.add_argument("--out", type=Path, help="JSON file")
+    p.add_argument("--add", action="store_true", help="to the rounds that the file has")
     p.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     args = p.parse_args(argv)
     torch.set_num_threads(1)
     if args.worker:
         source, output, model, shard = args.worker
         i, n = map(int, shard.split("/"))
+        if hasattr(os, "sched_setaffinity"):
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, {cores[i % len(cores)]})
         print(json.dumps(engine(Path(source), Path(output), Path(model), (i, n))))
         return 0
-    result = run(args.scale, args.images, args.repeat)
+    before: dict[str, Any] = json.loads(args.out.read_text()) if args.add and args.out.exists() else {"rounds": []}
+    if before["rounds"] and (before["scale"], before["images"]) != (args.scale, args.images):
+        p.error(f"--add: {args.out} has {before['images']} images of scale {before['scale']}; expected the same")
+    result = run(args.scale, args.images, args.repeat, before["rounds"])
     for key, value in result["median"].items():
         print(f"{key:>26} {value:.3f}")
     if args.out:

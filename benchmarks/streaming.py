@@ -2,10 +2,11 @@
 
     python -m benchmarks.streaming --out benchmarks/results/streaming.json
 
-Images are dead leaves (overlapping discs; Lee, Mumford and Huang, IJCV 2001), gray, with noise of sigma 25, in tar files; `gray-awgn` labels them. For every
-seed a student is trained twice, by the same steps: with all labels in memory, and with memory for some of the tar files. PSNR is of
-images that are in none of them. Steps per second leave out the first ones. Agreement: the mean PSNR of the streaming students differs
-from that of the others by no more than these differ among each other (largest - smallest). To be run on a machine that does nothing else.
+Images are dead leaves (overlapping discs; Lee, Mumford and Huang, IJCV 2001), gray, with noise of sigma 25, in tar files; `gray-awgn`
+labels them. For every seed a student is trained twice, by as many steps: with all labels in memory, and with memory for some of the
+tar files. PSNR is of images that are in none of them. Steps per second leave out the first steps. Agreement: the mean PSNR of the
+streaming students differs from that of the others by no more than these differ among each other (largest - smallest). To be run on a
+machine that does nothing else.
 """
 
 from __future__ import annotations

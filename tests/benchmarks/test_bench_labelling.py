@@ -1,14 +1,27 @@
-"""The ratios of labelling at scale, in small."""
+"""The measurements of labelling at scale and of students from shards, in small."""
 
 from __future__ import annotations
 
 import json
 
-from benchmarks.labelling import main
+import pytest
+
+from benchmarks import labelling, streaming
 
 
 def test_a_small_run(tmp_path, capsys):
-    assert main(["--images", "4", "--scale", "tiny", "--repeat", "1", "--out", str(tmp_path / "labelling.json")]) == 0
+    arguments = ["--images", "4", "--scale", "tiny", "--repeat", "1", "--out", str(tmp_path / "labelling.json"), "--add"]
+    assert labelling.main(arguments) == 0
     result = json.loads((tmp_path / "labelling.json").read_text())
     assert result["images"] == 4 and len(result["rounds"]) == 1 and "engine_over_bare" in capsys.readouterr().out
     assert all(value > 0 for value in result["median"].values()) and 0 < result["median"]["computing"] <= 1
+    with pytest.raises(SystemExit):
+        labelling.main([*arguments, "--images", "5"])
+    assert "has 4 images" in capsys.readouterr().err
+
+
+def test_students_from_shards_beside_students_from_memory(tmp_path, capsys):
+    assert streaming.main(["--scale", "tiny", "--seeds", "1", "--out", str(tmp_path / "streaming.json")]) == 0
+    result, scale = json.loads((tmp_path / "streaming.json").read_text()), streaming.SCALES["tiny"]
+    assert result["tars"] == scale.tars and result["memory_bytes"] < result["label_bytes"] and result["rows"][0]["turns"] > 1
+    assert result["speed"] > 0 and abs(result["difference"]) < 1 and "spread of seeds" in capsys.readouterr().out

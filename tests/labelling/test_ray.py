@@ -19,7 +19,7 @@ from tests.labelling.helpers import contents, mixed_images, rows, teacher_file
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parents[2]
-IMAGES = 60
+IMAGES = 300
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def actors() -> list[int]:
 
 def test_the_labels_of_one_process_also_when_an_actor_is_killed(cluster, inputs, tmp_path):
     noisy, teacher = inputs
-    options, killed = Options(tile=8), []
+    options, killed = Options(tile=16), []
 
     def kill() -> None:
         while not killed:
