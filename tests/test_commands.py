@@ -15,6 +15,7 @@ import torch
 
 from fastbsn import Denoiser, __version__
 from fastbsn.commands import main
+from fastbsn.names import BACKENDS
 from fastbsn.io.weights import load_networks, save_networks
 from fastbsn.nets import UNet
 
@@ -168,7 +169,7 @@ def test_simulate_then_evaluate_pairs_and_noise(students, tmp_path, rng, capsys)
 def test_info_names_every_backend_and_reason(capsys):
     assert main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found["backends"]) == {"cuda", "triton", "reference"} and found["backends"]["reference"] is None
+    assert set(found["backends"]) == set(BACKENDS) and found["backends"]["reference"] is None
     if not torch.cuda.is_available():
         assert found["backends"]["cuda"] and found["backends"]["triton"]
     assert found["packages"]["torch"] == torch.__version__

@@ -39,12 +39,13 @@ def _facts(file: Path, result: Result) -> str:
     )
 
 
-def build(folder: Path, model: str = "auto", device: str = "auto") -> gr.Blocks:
+def build(folder: Path, model: str = "auto", device: str = "auto", quality: int | None = None) -> gr.Blocks:
     """The page.
 
     Args:
         folder: that results are kept in while it runs.
         model, device: chosen at first.
+        quality: of saved JPEG and WebP files; None: as the picture was compressed.
     """
 
     def choose(files: list[str] | None) -> tuple[Any, str]:
@@ -67,7 +68,7 @@ def build(folder: Path, model: str = "auto", device: str = "auto") -> gr.Blocks:
         try:
             file = pictures(files)[index]
             result = denoise(file, Settings(*settings))
-            shown = show(result, file, folder)
+            shown = show(result, file, folder, quality)
         except FastBSNError as error:
             return _sentence(str(error), failed=True), "", nothing, None
         before, after = (f"/gradio_api/file={path}" for path in (shown.before, shown.after))
@@ -78,7 +79,7 @@ def build(folder: Path, model: str = "auto", device: str = "auto") -> gr.Blocks:
         try:
             found = pictures(files or [])
             archive = Path(tempfile.mkdtemp(dir=folder)) / "denoised.zip"
-            failed = denoise_all(found, Settings(*settings), archive)
+            failed = denoise_all(found, Settings(*settings), archive, quality)
         except FastBSNError as error:
             return _sentence(str(error), failed=True), gr.DownloadButton(visible=False)
         done = _sentence(f"{len(found) - len(failed)} denoised, {len(failed)} failed")
@@ -117,20 +118,21 @@ def build(folder: Path, model: str = "auto", device: str = "auto") -> gr.Blocks:
     return page
 
 
-def serve(port: int, model: str, device: str, browser: bool) -> None:
+def serve(port: int, model: str, device: str, browser: bool, quality: int | None = None) -> None:
     """Serve the page on this machine's own address until interrupted; what was uploaded and made is deleted then.
 
     Args:
         port: of http://127.0.0.1; 0 takes a free one.
         model, device: chosen at first.
         browser: open the page.
+        quality: see `build`.
 
     Raises:
         InputError: the port is in use.
     """
     with tempfile.TemporaryDirectory(prefix="fastbsn-app-") as name:
         os.environ["GRADIO_TEMP_DIR"] = name
-        page = build(Path(name), model, device)
+        page = build(Path(name), model, device, quality)
         try:
             _, url, _ = page.launch(
                 server_name="127.0.0.1",

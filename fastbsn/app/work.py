@@ -6,6 +6,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +18,10 @@ from fastbsn.denoiser import Denoiser
 from fastbsn.errors import FastBSNError, InputError
 from fastbsn.inference.choose import choose_model
 from fastbsn.inference.frames import Frames
+from fastbsn.inference.parts import denoise_channels
 from fastbsn.io.atomic import atomic_file, write_bytes
-from fastbsn.io.image_files import SUFFIXES, read_image, write_image
+from fastbsn.io.image_files import SUFFIXES, read_picture, write_picture
+from fastbsn.io.picture import Picture
 from fastbsn.report.view import encode, noise_found, picture, view
 
 MAX_PIXELS = 2**26  # of a picture: 8192 x 8192
@@ -34,7 +37,10 @@ class Settings(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A denoised picture, and what there is to say about it; `noise` in the units of the picture's values."""
+    """A denoised picture, and what there is to say about it; `noise` in the units of the picture's values.
+
+    before, after: channels last. picture: the file, for its metadata.
+    """
 
     before: NDArray
     after: NDArray
@@ -42,6 +48,7 @@ class Result(NamedTuple):
     model: str
     reason: str
     seconds: float
+    picture: Picture
 
 
 class Shown(NamedTuple):
@@ -77,21 +84,41 @@ def denoise(file: Path, settings: Settings) -> Result:
     Raises:
         FileFormatError, InputError, BackendError: the sentence names the file, without its folder.
     """
+    model, reason = settings.model, "chosen"
+
+    def pick(values: NDArray, axes: str, colour: bool) -> Denoiser:
+        nonlocal model, reason
+        if settings.model == "auto":
+            model, reason = "gray-awgn", f"{len(values)} channel{'s' if len(values) > 1 else ''}, each by itself"
+            if colour:
+                model, reason = choose_model(Frames(values, 3, axes, data_range=part.white, impulses="auto"))
+        return open_model(model, settings.device)
+
     try:
-        noisy = read_image(file, MAX_PIXELS)
-        axes = "YX" if noisy.ndim == 2 else "YXC"
-        model, reason = settings.model, "chosen"
-        if model == "auto":
-            model, reason = choose_model(Frames(noisy, 3 if noisy.ndim == 3 and noisy.shape[2] in (3, 4) else 1, axes))
-        start = time.perf_counter()
-        clean = np.asarray(open_model(model, settings.device)(noisy, axes=axes, strength=settings.strength))
+        found = read_picture(file, MAX_PIXELS)
+        part = found.parts[0]
+        if len(found.parts) > 1 or set(part.axes) & set("TZ"):
+            raise InputError(f"a stack, {part.axes} of shape {part.array.shape}; this page takes single pictures: use fastbsn denoise")
+        start, named = time.perf_counter(), settings.model != "auto"
+        options = {"data_range": part.white, "strength": settings.strength}
+        clean = denoise_channels(part.array, part.axes, part.channels, pick, named, **options)
+        seconds = time.perf_counter() - start
     except FastBSNError as error:
         sentence = str(error).replace(str(file), file.name)
         raise type(error)(sentence if file.name in sentence else f"{file.name}: {sentence}") from error
-    return Result(noisy, clean, noise_found(picture(noisy, axes)), model, reason, time.perf_counter() - start)
+    before, after = (np.ascontiguousarray(p.pixels) for p in (part, replace(part, array=clean)))
+    axes = "YX" if before.ndim == 2 else "YXC"
+    return Result(before, after, noise_found(picture(before, axes)), model, reason, seconds, found)
 
 
-def show(result: Result, file: Path, folder: Path) -> Shown:
+def save(path: Path, result: Result, quality: int | None = None) -> None:
+    """Write a result as a file like the one that was read, metadata included."""
+    part = result.picture.parts[0]
+    array = np.moveaxis(result.after, -1, part.axes.index("C")) if "C" in part.axes else result.after
+    write_picture(path, result.picture, [np.ascontiguousarray(array)], quality)
+
+
+def show(result: Result, file: Path, folder: Path, quality: int | None = None) -> Shown:
     """Write what the page shows of a result, and the result in the format of `file`, to a new folder in `folder`."""
     axes = "YX" if result.before.ndim == 2 else "YXC"
     shown = view(picture(result.before, axes), picture(result.after, axes))
@@ -99,7 +126,7 @@ def show(result: Result, file: Path, folder: Path) -> Shown:
     files = Shown(target / "before.png", target / "after.png", target / denoised_name(file), *shown.before.shape[:2])
     write_bytes(files.before, encode(shown.before, ".png"))
     write_bytes(files.after, encode(shown.after, ".png"))
-    write_image(files.saved, result.after)
+    save(files.saved, result, quality)
     return files
 
 
@@ -108,7 +135,7 @@ def denoised_name(file: Path) -> str:
     return f"{file.stem}-denoised{file.suffix}"
 
 
-def denoise_all(files: Sequence[Path], settings: Settings, archive: Path) -> list[str]:
+def denoise_all(files: Sequence[Path], settings: Settings, archive: Path, quality: int | None = None) -> list[str]:
     """Denoise pictures into a ZIP archive, each in its own format; pictures of the same name are numbered.
 
     Returns:
@@ -124,7 +151,7 @@ def denoise_all(files: Sequence[Path], settings: Settings, archive: Path) -> lis
                     name = file.with_stem(f"{file.stem}-{n}")
                 part = Path(temporary) / f"part{file.suffix}"
                 try:
-                    write_image(part, denoise(file, settings).after)
+                    save(part, denoise(file, settings), quality)
                 except FastBSNError as error:
                     failed.append(str(error))
                     continue

@@ -150,31 +150,25 @@ def _with_axes(part: Part, axes: str | None, kind: str = "") -> Part:
 
 
 def _denoise_part(models: _Models, args: argparse.Namespace, source: Path, part: Part) -> NDArray:
-    """Colour together, every other channel by itself, unless a model was named; alpha as it is."""
-    import numpy as np
+    from fastbsn.inference.parts import denoise_channels
 
-    data_range, axes = data_range_of(args, part.white), part.axes
-    options = {"data_range": data_range, "strength": args.strength, "nonfinite": args.nonfinite, "impulses": args.repair}
-    options["progress"] = bool(set(axes) & set("TZ")) and sys.stderr.isatty()
-    last = np.moveaxis(part.array, axes.index("C"), -1) if "C" in axes else part.array[..., None]
-    order = "C" + axes.replace("C", "")
-    found = [i for i, letter in enumerate(part.channels) if letter != "A"]
-    colour = [i for i in found if part.channels[i] in "RGB"] if args.model == "auto" else []
-    rest = [i for i in found if i not in colour]
-    output = np.empty(last.shape, last.dtype)
-    for i in set(range(last.shape[-1])) - set(found):
-        output[..., i] = last[..., i]
-    for group in filter(None, (colour, rest)):
-        values = last[..., group[0] : group[-1] + 1] if group == list(range(group[0], group[-1] + 1)) else last[..., group]
-        values = np.moveaxis(values, -1, 0)  # channels first are never taken for alpha
-        name = models.of(source, values, order, group == colour, data_range)
-        denoiser = models[name]
-        if denoiser.channels not in (1, len(group)) and len(group) > 1:
-            raise InputError(f"{part.channels} channels; the model takes {denoiser.channels}: use a gray model, or --model auto")
-        same = denoiser.channels == 1 and group == colour and all(np.array_equal(values[0], values[i]) for i in (1, 2))
-        values = values[:1] if same else values  # gray, stored in three channels
-        output[..., group] = np.moveaxis(denoiser(values, axes=order, **options), 0, -1)
-    return np.ascontiguousarray(np.moveaxis(output, -1, axes.index("C")) if "C" in axes else output[..., 0])
+    data_range = data_range_of(args, part.white)
+
+    def pick(values: NDArray, axes: str, colour: bool) -> Denoiser:
+        return models[models.of(source, values, axes, colour, data_range)]
+
+    return denoise_channels(
+        part.array,
+        part.axes,
+        part.channels,
+        pick,
+        args.model != "auto",
+        data_range=data_range,
+        strength=args.strength,
+        nonfinite=args.nonfinite,
+        impulses=args.repair,
+        progress=bool(set(part.axes) & set("TZ")) and sys.stderr.isatty(),
+    )
 
 
 def _side_by_side(part: Part, after: NDArray, data_range: Any) -> NDArray:

@@ -24,14 +24,14 @@ def training_report(images: ImageSet, student: Path, workdir: Path, device: str)
     Args:
         images: that were trained on.
         student: file that was written.
-        workdir: of the same call; it holds the teacher and the logs.
+        workdir: of the same call; it holds the teacher, where there is one, and the logs.
         device: that the shown images are denoised on.
 
     Raises:
         WeightsError, InputError: a file of the training is damaged or missing.
     """
-    teacher = workdir / "teacher.safetensors"
-    files = {"teacher": teacher, "student": student}
+    files = {"teacher": workdir / "teacher.safetensors", "student": student}
+    files = {name: file for name, file in files.items() if file.exists() or name == "student"}  # no teacher of photographs
     curves = [_curve(name, file) for name, file in files.items()]
     facts = {"training images": str(len(images.images)), **{name: _cost(load_networks(file)[1]) for name, file in files.items()}}
     denoiser = Denoiser.from_pretrained(student, device=device)

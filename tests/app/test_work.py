@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from fastbsn.app import work
 from fastbsn.app.work import Settings, denoise, denoise_all, pictures, show
@@ -84,3 +86,30 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
     monkeypatch.delitem(__import__("sys").modules, "fastbsn.app.page", raising=False)
     assert main(["app", "--no-browser"]) == 2
     assert "fastbsn[app]" in capsys.readouterr().err
+
+
+def test_metadata_and_kind_of_file_are_kept_on_save(tmp_path, rng):
+    pixels = read_image(noisy(tmp_path / "a.png", rng, 3))
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, dpi=(300, 300), quality=70)
+    tifffile.imwrite(tmp_path / "a.tif", pixels.transpose(2, 0, 1), photometric="rgb", planarconfig="separate", resolution=(9, 9))
+    sizes = []
+    for name, quality in (("a.jpg", None), ("a.jpg", 98), ("a.tif", None)):
+        file = tmp_path / name
+        shown = show(denoise(file, AUTO), file, tmp_path, quality)
+        sizes.append(shown.saved.stat().st_size)
+        if name == "a.jpg":
+            with Image.open(shown.saved) as out:
+                assert out.getexif()[0x010F] == "maker" and out.info["dpi"] == (300, 300)
+    assert sizes[1] > 1.5 * sizes[0]
+    with tifffile.TiffFile(shown.saved) as out:
+        assert out.pages[0].planarconfig == 2 and out.pages[0].resolution == (9, 9)
+    denoise_all([tmp_path / "a.tif"], AUTO, tmp_path / "all.zip")
+    assert zipfile.ZipFile(tmp_path / "all.zip").read("a-denoised.tif") == shown.saved.read_bytes()
+
+
+def test_stacks_are_for_the_command(tmp_path, rng):
+    tifffile.imwrite(tmp_path / "a.tif", rng.integers(0, 256, (3, 40, 40), np.uint8), photometric="minisblack")
+    with pytest.raises(InputError, match="a.tif: a stack.*fastbsn denoise"):
+        denoise(tmp_path / "a.tif", AUTO)
