@@ -15,8 +15,8 @@ import torch
 
 from fastbsn import Denoiser, __version__
 from fastbsn.commands import main
-from fastbsn.names import BACKENDS
 from fastbsn.io.weights import load_networks, save_networks
+from fastbsn.names import BACKENDS
 from fastbsn.nets import UNet
 
 
