@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "instances.h"
 #include "plan.h"
 
 using namespace fastbsn;
@@ -11,6 +12,14 @@ template <class T>
 int steps(const T& t, const Params& p) {
     if constexpr (requires { t.steps; }) return t.steps;
     else return p.steps;
+}
+
+// Number of the kernel that runs a block, as in instances.h.
+template <const auto& blocks>
+int kernel(const Block& b) {
+    int found = -1;
+    dispatch<blocks>(b, [&]<int index>() { found = index; });
+    return found;
 }
 
 int main(int, char** argv) {  // batch, channels, h, w, path, bytes of shared memory for a block, processors
@@ -29,9 +38,17 @@ int main(int, char** argv) {  // batch, channels, h, w, path, bytes of shared me
         }
         int work = 0;  // multiply-accumulates per pixel
         for (int segment = 0; segment < SEGMENTS; ++segment) work += 16 * k_steps(op.block, segment) * op.block.n[stage_of(segment)];
-        printf("{\"level\": %d, \"stages\": %d, \"upsamples\": %s, \"width\": %d, \"tiles\": %lld, \"computed\": %lld, \"useful\": %lld, \"longest\": %lld, \"macs\": %d}\n",
+        int64_t bytes = 0;  // read and written once; the image is float32
+        for (int b : {op.coarse, op.fine, op.out}) {
+            if (b >= 0) bytes += 2LL * batch * plan.buffers[b].channels * plan.buffers[b].h * plan.buffers[b].w;
+        }
+        if (op.coarse < 0 && op.fine < 0) bytes += 4LL * batch * channels * h * w;
+        if (op.out < 0) bytes += 2 * 4LL * batch * channels * h * w;
+        const int index = path == HOPPER ? kernel<HOPPER_BLOCKS>(op.block) : kernel<PORTABLE_BLOCKS>(op.block);
+        printf("{\"level\": %d, \"stages\": %d, \"upsamples\": %s, \"width\": %d, \"tiles\": %lld, \"computed\": %lld, \"useful\": %lld, \"longest\": %lld, \"macs\": %d, \"kernel\": %d, \"columns\": %d, \"bytes\": %lld}\n",
                op.level, stages(op.block), op.block.up ? "true" : "false", op.block.width, (long long)tiles(p), (long long)pixels,
-               (long long)batch * p.h * p.w, (long long)(longest * computed(op.block)), work);
+               (long long)batch * p.h * p.w, (long long)(longest * computed(op.block)), work, index,
+               op.block.n[0], (long long)bytes);
     }
     return 0;
 }

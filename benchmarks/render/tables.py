@@ -226,6 +226,26 @@ def camera(result: Row) -> str:
     return "\n\n".join([table(columns, lines), f"{note} {machine(result['machine'])}"])
 
 
+def model(result: Row) -> str:
+    """Predicted times, resource by resource; not one of them is measured."""
+    keys = ("tensor", "issue", "shared", "memory")
+    lines = [
+        [
+            r["what"],
+            r["size"],
+            r["gpu"],
+            *(f"{r[key]:.3g}" for key in keys),
+            f"{r['least']:.3g} to {r['most']:.3g}",
+            f"{r['pixels'] / r['most'] / 1e3:,.0f} to {r['pixels'] / r['least'] / 1e3:,.0f}",
+        ]
+        for r in result["rows"]
+    ]
+    head = ["what", "images", "GPU", "tensor cores, ms", "issue, ms", "shared memory, ms", "DRAM, ms", "**predicted**, ms", "Mpixel/s"]
+    peaks = ", ".join(f"{p['name']} {p['tflops']} TFLOP/s and {p['memory'] / 1e12:g} TB/s" for p in result["inputs"]["peaks"].values())
+    note = f"Predicted, not measured. Peaks of the data sheets: {peaks}. Counts of commit {result['inputs']['counts']}."
+    return "\n\n".join([table(head, lines, 3), note])
+
+
 def choice(result: Row) -> str:
     """The automatic choice between two models, by kind of noise."""
     models = list(result["rows"][0]["taken"])
@@ -257,6 +277,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "int8": int8,
     "engines": engines,
     "reliability": reliability,
+    "model": model,
 }
 
 
