@@ -93,6 +93,14 @@ class ImageSet:
 
     @classmethod
     def from_arrays(cls, arrays: Sequence[np.ndarray]) -> ImageSet:
+        """Arrays [H, W] or [H, W, C]: uint8, uint16, or floats in [0, 1] units, noise beyond included.
+
+        Raises:
+            InputError: another kind of array, or floats of another range.
+        """
+        for array in arrays:
+            if array.dtype.kind == "f" and array.ndim in (2, 3) and array.size:
+                Frames(array, None, "YXC"[: array.ndim])  # refuses what is not in [0, 1] units
         return cls([to_tensor(a) for a in arrays], [str(i) for i in range(len(arrays))])
 
     @classmethod

@@ -92,3 +92,9 @@ def test_texts_agree_with_the_committed_results(text: Path) -> None:
 
 def test_committed_results_are_small() -> None:
     assert all(path.stat().st_size < 100_000 for path in report.RESULTS.glob("*"))
+
+
+def test_reliability_says_what_was_asked_done_and_failed() -> None:
+    row = {"goal": "G1 mutants", "asked": 1_000_000, "done": 999_000, "failures": 1, "seconds": 1234.5, "commit": "abc"}
+    text = report.render("reliability", {"machine": MACHINE, "rows": [row]})
+    assert "| G1 mutants | 1,000,000 | 999,000 | 1 | 1,234 |" in text

@@ -145,3 +145,24 @@ def test_bad_files_do_not_stop_evaluate_and_simulate(tmp_path, rng, capsys):
     write_image(tmp_path / "in/0.jpg", noisy(rng, 40, 40))
     assert main(["simulate", str(tmp_path / "in"), "-o", str(tmp_path / "other"), "--noise", "gaussian:25"]) == 2
     assert "would both become 0.npy" in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_floats_of_another_range_mean_the_same_everywhere(tmp_path, rng, dtype, caplog):
+    values = (noisy(rng, 64, 64, dtype="float64") * 65535).astype(dtype)
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in/a.tif", values)
+    command = ["fit", str(tmp_path / "in"), "-o", str(tmp_path / "s.safetensors"), "--steps", "2", "--device", "cpu"]
+    assert main(command) == 2 and "pass data_range" in caplog.text
+    for train in (lambda: Denoiser(device="cpu").fit([values], steps=2, progress=False), lambda: ImageSet.from_arrays([values])):
+        with pytest.raises(InputError, match="pass data_range"):
+            train()
+    assert main([*command, "--data-range", "65535"]) == 0
+    d = Denoiser(device="cpu").fit([values], steps=2, data_range=65535, progress=False)
+    assert d.data_ranges == load_networks(tmp_path / "s.safetensors")[1]["data_ranges"] == {dtype: 65535}
+
+
+def test_a_budget_of_nothing_is_refused(rng):
+    for budget in ({"steps": 0}, {"minutes": 0}, {"steps": -1}):
+        with pytest.raises(TrainingError, match="expected more than 0"):
+            Denoiser(device="cpu").fit([noisy(rng)], progress=False, **budget)
