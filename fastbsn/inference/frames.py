@@ -247,7 +247,8 @@ class Frames:
             return None
         if frame not in self._impulses_of:
             self._impulses_of = {frame: None}  # which `read` goes by meanwhile
-            worth = may_hold_impulses([self._unit(frame, box) for box in self.boxes(GLANCE, SAMPLES)])
+            glance = [self._unit(frame, box) for box in self.boxes(GLANCE, SAMPLES)]
+            worth = may_hold_impulses(glance) and find_impulses(glance) is not None  # each costs more than the one before
             found = find_impulses([self._unit(frame, box) for box in self.boxes(SAMPLE, SAMPLES)]) if worth else None
             self._impulses_of = {frame: found}
         return self._impulses_of[frame]
