@@ -1,14 +1,16 @@
-"""Denoisers of real photographs on the same pairs in the same run, none of them told the noise.
+"""Denoisers of real photographs on the same pairs, none of them told the noise.
 
     python -m benchmarks.photographs PAIRS --models color-photo color-awgn [--every 4] -o benchmarks/results/photographs.json
 
 PAIRS holds NAME_real.* and NAME_mean.* images. The classical methods get sigma from scikit-image's estimator (median absolute deviation of
-wavelet coefficients), as somebody who has only the photograph would do.
+wavelet coefficients), as somebody who has only the photograph would do. Rows of an existing file for the same pairs stay, where `--methods`
+leaves them out.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -93,12 +95,16 @@ def main(argv: list[str] | None = None) -> None:
         return islice(load_pairs(args.pairs, channels=3), 0, None, args.every)
 
     noisy = [psnr(p.clean, p.noisy) for p in pairs()]
+    settings = {"pairs": args.pairs.name, "n": len(noisy), "every": args.every}
+    before = json.loads(args.out.read_text()) if args.methods and args.out.exists() else {}
+    kept = {r["method"]: r for r in before["methods"]} if before.get("settings") == settings else {}
     rows: list[dict[str, Any]] = [{"method": "input", "psnr": round(float(np.mean(noisy)), 3)}]
     for name, denoise in methods(args.models).items():
         if args.methods is None or any(part in name for part in args.methods):
             rows.append(measure(name, denoise, pairs()))
             print(rows[-1], flush=True)
-    settings = {"pairs": args.pairs.name, "n": len(noisy), "every": args.every}
+        elif name in kept:
+            rows.append(kept[name])
     result = {"machine": describe(), "settings": settings, "methods": rows}
     write_json(args.out, result)
     print(render("photographs", result))

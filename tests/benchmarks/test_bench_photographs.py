@@ -31,3 +31,6 @@ def test_methods_on_two_pairs(tmp_path, capsys):
     assert rows["fastbsn (color-awgn), strength 2"]["psnr"] > rows["input"]["psnr"] + 3
     assert rows["fastbsn (color-awgn), strength 2"]["worse than input"] == 0
     assert "| fastbsn (color-awgn), strength 2 |" in capsys.readouterr().out
+    kept = json.loads(out.read_text())["methods"][3]
+    main([str(tmp_path), "--models", "color-awgn", "--methods", "OpenCV", "-o", str(out)])
+    assert json.loads(out.read_text())["methods"][3] == kept
