@@ -53,7 +53,8 @@ def test_commands(title, tmp_path, rng, monkeypatch):
 
 
 def test_a_video(tmp_path, rng, monkeypatch):
-    av = pytest.importorskip("av")
+    import av
+
     monkeypatch.chdir(tmp_path)
     with av.open("noisy.mp4", "w") as made:
         stream = made.add_stream("mpeg4", rate=10)
@@ -68,7 +69,6 @@ def test_a_video(tmp_path, rng, monkeypatch):
 
 
 def test_a_dask_array(rng):
-    pytest.importorskip("dask.array")
     names = {"recording": np.stack([noisy(rng, 1) for _ in range(3)]).astype(np.uint16) * 16}
     exec(snippet("A dask array"), names)
     whole = names["d"](names["recording"], axes="TYX", data_range=4095)
