@@ -132,13 +132,23 @@ def run(scale: str, count: int, repeat: int, rounds: list[dict[str, float]]) -> 
                     "engine_over_bare": rate([ours]) / rate([plain]),
                     "engine_over_one_by_one": rate([ours]) / rate([simple]),
                     "computing": ours["computing"],
+                    "one_worker_mpixel_s": rate(one),
                     "two_over_one": rate(two) / rate(one),
+                    "label_bytes_per_pixel": sum(p.stat().st_size for p in (out / "one").rglob("*.safetensors")) / one[0]["pixels"],
                     "peak_bytes": one[0]["peak_bytes"],
                     "peak_bytes_half_as_many": small[0]["peak_bytes"],
                 }
             )
     median = {key: float(np.median([r[key] for r in rounds])) for key in rounds[0]}
-    return {"machine": describe(), "scale": scale, "images": count, "sides": list(SIDES[scale]), "rounds": rounds, "median": median}
+    return {
+        "machine": describe(),
+        "scale": scale,
+        "images": count,
+        "sides": list(SIDES[scale]),
+        "width": WIDTH[scale],
+        "rounds": rounds,
+        "median": median,
+    }
 
 
 def main(argv: list[str] | None = None) -> int:

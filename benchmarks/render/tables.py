@@ -264,6 +264,45 @@ def choice(result: Row) -> str:
     return "\n\n".join([table(head, lines), f"White and smooth noise on {result['clean']}. {machine(result['machine'])}"])
 
 
+def labelling(result: Row) -> str:
+    """What `benchmarks.labelling` measured, and what follows from it for a million images."""
+    m = result["median"]
+    hours = 1e6 / m["one_worker_mpixel_s"] / 3600
+    lines = [
+        ["Mpixel/s of one worker (one core)", f"{m['one_worker_mpixel_s']:.4f}", "measured"],
+        ["two workers over one", f"{m['two_over_one']:.2f}x", "measured"],
+        ["engine over the bare network", f"{m['engine_over_bare']:.1%}", "measured"],
+        ["engine over one image after another", f"{m['engine_over_one_by_one']:.1%}", "measured"],
+        ["time in which the device computes", f"{m['computing']:.1%}", "measured"],
+        [f"peak memory, {result['images']} images", f"{m['peak_bytes'] / 2**20:.0f} MiB", "measured"],
+        [f"peak memory, {result['images'] // 2} images", f"{m['peak_bytes_half_as_many'] / 2**20:.0f} MiB", "measured"],
+        ["bytes of labels per pixel, 8-bit colour", f"{m['label_bytes_per_pixel']:.2f}", "measured"],
+        ["a million images of 1 Mpixel: core-hours", f"{hours:,.0f}", "extrapolated"],
+        ["a million images of 1 Mpixel: hours of 1000 such workers", f"{hours / 1000:,.1f}", "extrapolated"],
+        ["a million images of 1 Mpixel: TB of labels", f"{m['label_bytes_per_pixel']:.1f}", "extrapolated"],
+    ]
+    sides = f"{result['sides'][0]} to {result['sides'][1]}"
+    note = f"{result['images']} colour images with sides of {sides} pixels, a teacher `light` of width {result['width']} with 4 modules, "
+    note += f"medians of {len(result['rounds'])} rounds."
+    return "\n\n".join([table(["", "", ""], lines), f"{note} {machine(result['machine'])}"])
+
+
+def streaming(result: Row) -> str:
+    lines = []
+    for kind, name in (
+        ("memory", "all labels in memory"),
+        ("streaming", f"memory for {result['tars_in_memory']} of {result['tars']} tar files"),
+    ):
+        values, speeds = ([r[f"{kind}_{what}"] for r in result["rows"]] for what in ("psnr", "steps_s"))
+        numbers = [_number(x, 3) for x in (result[f"{kind}_psnr"], min(values), max(values))]
+        lines.append([name, *numbers, f"{sum(speeds) / len(speeds):.1f}"])
+    note = f"{len(result['rows'])} seeds, {result['steps']} steps, noisy images at {result['input_psnr']:.2f} dB. "
+    note += f"Difference of the means {result['difference']:+.3f} dB, spread of the seeds {result['spread']:.3f} dB; "
+    note += f"steps per second, median of the ratios: {result['speed']:.1%}."
+    columns = ["training", "PSNR, dB: mean", "smallest", "largest", "steps/s"]
+    return "\n\n".join([table(columns, lines), f"{note} {machine(result['machine'])}"])
+
+
 TABLES: dict[str, Callable[[Any], str]] = {
     "cpu": cpu,
     "gpu": gpu,
@@ -278,6 +317,8 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "engines": engines,
     "reliability": reliability,
     "model": model,
+    "labelling": labelling,
+    "streaming": streaming,
 }
 
 

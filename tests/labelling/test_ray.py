@@ -26,6 +26,7 @@ IMAGES = 300
 def cluster():
     import ray
 
+    os.environ["RAY_worker_niceness"] = "0"  # by default 15: on a machine that does other things, workers would take minutes to start
     os.environ["PYTHONPATH"] = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
     yield ray
