@@ -4,7 +4,9 @@
 
 Rates are Mpixel/s with one thread per process on a CPU, with the GPU where there is one. *bare* computes the engine's own windows from
 memory and writes nothing; *one by one* reads, labels and writes one image after another; *workers* are processes that have a core each.
-Memory is the peak of a process of its own. The teacher has random weights. To be run on a machine that does nothing else; --add keeps
+Ratios of processor time leave out what else the machine does: *engine over bare* compares the thread that runs the network, *two over
+one* twice all time of one process with that of two which run at the same time, per pixel. Memory is the peak of a process of its own. The
+teacher has random weights. To be run on a machine that does nothing else; --add keeps
 the rounds that the file has, so that a round may be a run of its own.
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -63,12 +65,25 @@ def engine(source: Path, output: Path, model: Path, shard: tuple[int, int] = (0,
     """Pixels and seconds of the engine, and the share of them that the device computes."""
     labeller = Labeller(source, output, model, options=Options())
     units = list_units(open_storage(source))[shard[0] :: shard[1]]
-    start = time.perf_counter()
+    start, thread, process = time.perf_counter(), time.thread_time(), time.process_time()
     rows = list(labeller.run(units))
     seconds = time.perf_counter() - start
     assert len(rows) == len(units) and labeller.written == len(units)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"pixels": labeller.windows.pixels, "seconds": seconds, "computing": labeller.windows.seconds / seconds, "peak_bytes": peak}
+    return {
+        "pixels": labeller.windows.pixels,
+        "seconds": seconds,
+        "computing": labeller.windows.seconds / seconds,
+        "thread_cpu": time.thread_time() - thread,
+        "process_cpu": time.process_time() - process,
+        "peak_bytes": peak(),
+    }
+
+
+def peak() -> int:
+    """Bytes of memory that this process held at most; `ru_maxrss` would begin with those of the process that started it."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found, "/proc/self/status has no VmHWM; expected Linux"
+    return int(found[1]) * 1024
 
 
 def bare(source: Path, model: Path) -> dict[str, float]:
@@ -78,14 +93,14 @@ def bare(source: Path, model: Path) -> dict[str, float]:
     frames = [Frames(x, 3, "CYX", data_range=white(x)) for x in images]
     levels = [label_levels(labeller.job.predictor, f) for f in frames]
     windows = Windows(labeller.job)
-    start = time.perf_counter()
+    start, thread = time.perf_counter(), time.thread_time()
     for f, level in zip(frames, levels, strict=True):
         for _ in windows.add(Picture(None, f, level)):
             pass
     windows.flush()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return {"pixels": windows.pixels, "seconds": time.perf_counter() - start}
+    return {"pixels": windows.pixels, "seconds": time.perf_counter() - start, "thread_cpu": time.thread_time() - thread}
 
 
 def one_by_one(source: Path, output: Path, model: Path) -> dict[str, float]:
@@ -110,6 +125,11 @@ def rate(found: list[dict[str, float]]) -> float:
     return sum(f["pixels"] for f in found) / max(f["seconds"] for f in found) / 1e6
 
 
+def cost(found: list[dict[str, float]], what: str) -> float:
+    """Processor seconds per pixel."""
+    return sum(f[what] for f in found) / sum(f["pixels"] for f in found)
+
+
 def run(scale: str, count: int, repeat: int, rounds: list[dict[str, float]]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -131,9 +151,11 @@ def run(scale: str, count: int, repeat: int, rounds: list[dict[str, float]]) -> 
                     "one_by_one_mpixel_s": rate([simple]),
                     "engine_over_bare": rate([ours]) / rate([plain]),
                     "engine_over_one_by_one": rate([ours]) / rate([simple]),
+                    "engine_over_bare_cpu": cost([plain], "thread_cpu") / cost([ours], "thread_cpu"),
                     "computing": ours["computing"],
                     "one_worker_mpixel_s": rate(one),
                     "two_over_one": rate(two) / rate(one),
+                    "two_over_one_cpu": 2 * cost(one, "process_cpu") / cost(two, "process_cpu"),
                     "label_bytes_per_pixel": sum(p.stat().st_size for p in (out / "one").rglob("*.safetensors")) / one[0]["pixels"],
                     "peak_bytes": one[0]["peak_bytes"],
                     "peak_bytes_half_as_many": small[0]["peak_bytes"],

@@ -272,6 +272,8 @@ def labelling(result: Row) -> str:
         ["Mpixel/s of one worker (one core)", f"{m['one_worker_mpixel_s']:.4f}", "measured"],
         ["two workers over one", f"{m['two_over_one']:.2f}x", "measured"],
         ["engine over the bare network", f"{m['engine_over_bare']:.1%}", "measured"],
+        ["two workers over one, by processor time", f"{m['two_over_one_cpu']:.2f}x", "measured"],
+        ["engine over the bare network, by processor time of its thread", f"{m['engine_over_bare_cpu']:.1%}", "measured"],
         ["engine over one image after another", f"{m['engine_over_one_by_one']:.1%}", "measured"],
         ["time in which the device computes", f"{m['computing']:.1%}", "measured"],
         [f"peak memory, {result['images']} images", f"{m['peak_bytes'] / 2**20:.0f} MiB", "measured"],

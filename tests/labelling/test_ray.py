@@ -46,6 +46,7 @@ def actors() -> list[int]:
     return [int(line.split()[0]) for line in lines if "ray::" in line and "LabelActor" in line]
 
 
+@pytest.mark.goal("G12 images labelled on Ray, an actor killed", count=IMAGES)
 def test_the_labels_of_one_process_also_when_an_actor_is_killed(cluster, inputs, tmp_path):
     noisy, teacher = inputs
     options, killed = Options(tile=16), []

@@ -49,6 +49,7 @@ def running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.goal("G15 deaths of a rank")
 @pytest.mark.parametrize("stage", ["teacher", "student"])
 def test_two_ranks_train_to_the_weights_of_one_and_survive_a_death(stage, tmp_path):
     begun, one, two, killed = (tmp_path / f"{n}.safetensors" for n in ("begun", "one", "two", "killed"))
