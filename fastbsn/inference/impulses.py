@@ -15,6 +15,7 @@ from torch import Tensor
 REPAIRS = ("auto", "off")
 _FAR, _LEAST = 5.0, 0.03  # of an impulse: robust standard deviations from the median of its neighbours, and part of white
 _HOTTER = 7.0  # the same, of a hot pixel, which no fraction of black and white speaks for
+_CLEAR, _MENDED = 2.0, 1.0  # distance of a hot pixel over what its eight neighbours span: to believe in hot pixels, and to mend one
 _NEAR = 2.0  # the same, of black and white pixels where there is salt and pepper
 _SALT = 1e-3  # fraction from which impulses at black and white are salt and pepper
 _HOT = 3e-5, 5e-3  # range of fractions of hot pixels: less is chance, more is a kind of picture
@@ -36,19 +37,22 @@ class Impulses(NamedTuple):
 def find_impulses(pieces: list[Tensor]) -> Impulses | None:
     """The impulses of one image, from the whole or from windows spread over it, [C, h, w] in [0, 1] units.
 
-    Salt and pepper: most of what is far from its neighbours is the image's black or white. Hot pixels: few, each alone.
+    Salt and pepper: most of what is far from its neighbours is the image's black or white. Hot pixels: few, each alone, and most of them
+    on what is smooth otherwise: so are at most 31 % of the candidates on 58 photographs, clean and noisy, and 62 % or more of true ones.
     """
     low, high = (torch.stack([f(p, (1, 2)) for p in pieces]) for f in (torch.amin, torch.amax))
     low, high = low.amin(0)[:, None, None], high.amax(0)[:, None, None]
     looked = [(p, *_neighbours(p)) for p in pieces]
-    distances = torch.cat([(p - median).abs().flatten(1) for p, median, _ in looked], 1)
+    distances = torch.cat([(p - median).abs().flatten(1) for p, median, *_ in looked], 1)
     spread = 1.4826 * distances[:, :: max(1, distances.shape[1] // 2**20)].median(1).values[:, None, None]
-    single, hot, extreme, clipped, pixels = 0, 0, 0, 0, 0
-    for p, median, alone in looked:
+    single, hot, clear, extreme, clipped, pixels = 0, 0, 0, 0, 0, 0
+    for p, median, alone, span in looked:
         distance = (p - median).abs()
         found = (distance > (_FAR * spread).clamp(min=_LEAST)) & (alone > 0.5 * distance)
         single += int(found.sum())
-        hot += int((found & (distance > _HOTTER * spread)).sum())
+        hotter = found & (distance > _HOTTER * spread)
+        hot += int(hotter.sum())
+        clear += int((hotter & (distance > _CLEAR * span)).sum())
         ends = (p == low) | (p == high)
         extreme += int((found & ends).sum())
         clipped += int(ends.sum())
@@ -57,7 +61,7 @@ def find_impulses(pieces: list[Tensor]) -> Impulses | None:
         return None
     if single >= max(_FEWEST, _SALT * pixels) and extreme >= 0.9 * single:
         return Impulses("salt and pepper", spread, low, high, single / pixels)
-    if max(_FEWEST, _HOT[0] * pixels) <= hot <= _HOT[1] * pixels and bool((spread > 0).all()):
+    if max(_FEWEST, _HOT[0] * pixels) <= hot <= _HOT[1] * pixels and clear >= 0.5 * hot and bool((spread > 0).all()):
         return Impulses("hot pixels", spread, low, high, hot / pixels)
     return None
 
@@ -82,21 +86,22 @@ def may_hold_impulses(pieces: list[Tensor]) -> bool:
 def where_impulses(x: Tensor, impulses: Impulses) -> tuple[Tensor, Tensor]:
     """Which of [C, H, W] are impulses, and the median around each pixel; a pixel depends on the 3 x 3 around it."""
     spread, low, high = (v.to(x) for v in impulses[1:4])
-    median, alone = _neighbours(x)
+    median, alone, span = _neighbours(x)
     distance = (x - median).abs()
     if impulses.kind == "salt and pepper":
         return ((x == low) | (x == high)) & (distance > (_NEAR * spread).clamp(min=_LEAST)), median
     far = distance > torch.maximum((_FAR * spread).clamp(min=_LEAST), _HOTTER * spread)
-    return far & (alone > 0.5 * distance), median
+    return far & (alone > 0.5 * distance) & (distance > _MENDED * span), median
 
 
-def _neighbours(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Median of the 3 x 3 pixels around each of [C, H, W], and the distance to the nearest value among the other eight."""
+def _neighbours(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of [C, H, W]: median of the 3 x 3 pixels around each, distance to the nearest value among the other eight, and what those span."""
     medians = torch.stack([torch.from_numpy(cv2.medianBlur(c.cpu().float().contiguous().numpy(), 3)) for c in x]).to(x)
     padded = F.pad(x[None], (1, 1, 1, 1), mode="replicate")[0]
     h, w = x.shape[1:]
-    nearest = torch.full_like(x, torch.inf)
+    nearest, low, high = (torch.full_like(x, v) for v in (torch.inf, torch.inf, -torch.inf))
     for i, j in product(range(3), range(3)):
         if (i, j) != (1, 1):
-            nearest = torch.minimum(nearest, (padded[:, i : i + h, j : j + w] - x).abs())
-    return medians, nearest
+            other = padded[:, i : i + h, j : j + w]
+            nearest, low, high = torch.minimum(nearest, (other - x).abs()), torch.minimum(low, other), torch.maximum(high, other)
+    return medians, nearest, high - low

@@ -70,8 +70,9 @@ def label_photographs(
         if _level(y, first) < QUIET:
             made.append(first.half())
         else:
-            made.append(((_dithered(labeller, y) + first) / 2).half())
-            bank[name] = measure(_array(y), _array(made[-1]))
+            dithered = _dithered(labeller, y)
+            made.append(((dithered + first) / 2).half())
+            bank[name] = measure(_array(y), _array(dithered))  # it keeps texture that BASE takes for noise
         if done:
             done(len(made))
     if measured and not bank:
