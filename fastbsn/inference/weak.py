@@ -27,11 +27,13 @@ _PROBE = 1 / 255
 
 def _flat_level(pieces: list[Tensor]) -> float:
     """Standard deviation of the diagonal differences in the flattest blocks of pieces [C, h, w], the median of dark, middle and bright
-    blocks, scaled to that of white noise."""
+    blocks, scaled to that of white noise; infinite, that is unknown, where a piece holds no block."""
+    if min(min(piece.shape[1:]) for piece in pieces) < _BLOCK:
+        return float("inf")
     level, brightness = [], []
     for piece in pieces:
-        h, w = (max(_BLOCK, size // _BLOCK * _BLOCK) for size in piece.shape[1:])
-        x = F.pad(piece[None], (0, max(0, w - piece.shape[2]), 0, max(0, h - piece.shape[1])), mode="replicate")[0, :, :h, :w]
+        h, w = (size // _BLOCK * _BLOCK for size in piece.shape[1:])
+        x = piece[:, :h, :w]
         diagonal = (x[:, 1:, 1:] - x[:, 1:, :-1] - x[:, :-1, 1:] + x[:, :-1, :-1]) / 2
         square = F.pad(diagonal.square().mean(0), (0, 1, 0, 1))  # differences between blocks are left out
         square = square.view(h // _BLOCK, _BLOCK, w // _BLOCK, _BLOCK)[:, :-1, :, :-1]

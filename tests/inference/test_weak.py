@@ -60,3 +60,9 @@ def test_a_tile_is_treated_like_its_image_and_strength_goes_on_counting(model, r
     np.testing.assert_allclose(model(noisy, data_range=1.0, tile=64), whole, atol=2e-3)
     half = model(noisy, data_range=1.0, tile=None, strength=0.5)
     np.testing.assert_allclose(half, (whole + noisy) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (1, 300), (300, 5), (7, 7)])
+def test_images_too_thin_to_show_their_noise_are_denoised(rng, shape):
+    y = np.float32(0.5) + np.float32(0.1) * rng.standard_normal(shape).astype(np.float32)
+    assert not np.array_equal(Denoiser.from_pretrained("gray-awgn", device="cpu")(y), y)
