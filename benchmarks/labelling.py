@@ -47,12 +47,13 @@ WIDTH = {"tiny": 16, "cpu": 48, "full": 48}
 REPEAT = 3
 
 
-def make(folder: Path, count: int, scale: str) -> None:
-    """Noisy 8-bit colour images of mixed sizes in folder/noisy, and a teacher of random weights."""
+def make(folder: Path, count: int, scale: str, different: int) -> None:
+    """Noisy 8-bit colour images of so many different sizes in folder/noisy, and a teacher of random weights."""
     rng = np.random.default_rng(0)
+    sizes = rng.integers(*SIDES[scale], (different, 2))
     (folder / "noisy").mkdir(parents=True)
     for i in range(count):
-        h, w = (int(v) for v in rng.integers(*SIDES[scale], 2))
+        h, w = (int(v) for v in sizes[i % different])
         y = photograph(3, h, w).numpy().transpose(1, 2, 0) + rng.normal(0, SIGMA, (h, w, 3))
         write_image(folder / "noisy" / f"{i:05}.png", np.rint(y.clip(0, 1) * 255).astype(np.uint8))
     net = teacher("light", 3, width=WIDTH[scale], modules=4)
@@ -133,8 +134,8 @@ def cost(found: list[dict[str, float]], what: str) -> float:
 def run(scale: str, count: int, repeat: int, rounds: list[dict[str, float]]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        make(folder / "whole", count, scale)
-        make(folder / "half", count // 2, scale)
+        make(folder / "whole", count, scale, count // 2)
+        make(folder / "half", count // 2, scale, count // 2)  # the same sizes: memory follows the largest image
         model = folder / "whole" / "teacher.safetensors"
         source, half = folder / "whole" / "noisy", folder / "half" / "noisy"
         for i in range(repeat):
