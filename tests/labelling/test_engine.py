@@ -29,7 +29,7 @@ from tests.labelling.helpers import contents, mixed_images, noise, rows, teacher
 from tests.reliability.numbers import cases
 
 ROOT = Path(__file__).resolve().parents[2]
-LATEST = 0.4  # seconds until a run is killed, at most
+LATEST, WRITING = 0.4, 0.003  # seconds until a run is killed, at most; from the start of a write
 
 
 @pytest.fixture
@@ -180,16 +180,17 @@ def test_kill_9_at_any_instant_with_two_shards(tars, tmp_path, teacher):
     killed = tmp_path / "killed"
     command = [sys.executable, "-m", "tests.labelling.kills", str(noisy), str(killed), str(teacher), "2", "16"]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    cut_short, after_labels = 0, 0
+    cut_short, writing = 0, 0
     for i in range(kills):
-        process.stdin.write(f"{rng.integers(2)} {rng.uniform(0, LATEST)} {int(i % 4 == 3)}\n")
+        seconds = rng.uniform(0, WRITING if i % 4 == 1 else LATEST)
+        process.stdin.write(f"{rng.integers(2)} {seconds} {i % 2}\n")
         process.stdin.flush()
         cut, wrote = map(int, process.stdout.readline().split())
         cut_short += cut
-        after_labels += cut and wrote
+        writing += cut and wrote
     process.communicate()
-    print(f"{kills} kills, {cut_short} of a run that had not ended, {after_labels} of one that had written labels")
-    assert cut_short > kills // 2 and after_labels > 0, "too few runs were cut short: the test proves nothing on this machine"
+    print(f"{kills} kills, {cut_short} of a run that had not ended, {writing} of one that had begun to write")
+    assert cut_short > kills // 2 and writing > 0, "too few runs were cut short: the test proves nothing on this machine"
     for i in (1, 0):
         generate(noisy, tmp_path / "killed", teacher, options=Options(tile=16), shard=(i, 2), progress=False)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole") and len(rows(tmp_path / "killed")) == images
