@@ -271,10 +271,8 @@ def labelling(result: Row) -> str:
     lines = [
         ["Mpixel/s of one worker (one core)", f"{m['one_worker_mpixel_s']:.4f}", "measured"],
         ["two workers over one", f"{m['two_over_one']:.2f}x", "measured"],
-        ["engine over the bare network", f"{m['engine_over_bare']:.1%}", "measured"],
         ["two workers over one, by processor time", f"{m['two_over_one_cpu']:.2f}x", "measured"],
         ["engine over the bare network, by processor time of its thread", f"{m['engine_over_bare_cpu']:.1%}", "measured"],
-        ["engine over one image after another", f"{m['engine_over_one_by_one']:.1%}", "measured"],
         ["time in which the device computes", f"{m['computing']:.1%}", "measured"],
         [f"peak memory, {result['images']} images", f"{m['peak_bytes'] / 2**20:.0f} MiB", "measured"],
         [f"peak memory, {result['images'] // 2} images", f"{m['peak_bytes_half_as_many'] / 2**20:.0f} MiB", "measured"],
@@ -284,9 +282,9 @@ def labelling(result: Row) -> str:
         ["a million images of 1 Mpixel: TB of labels", f"{m['label_bytes_per_pixel']:.1f}", "extrapolated"],
     ]
     sides = f"{result['sides'][0]} to {result['sides'][1]}"
-    note = f"{result['images']} colour images with sides of {sides} pixels, a teacher `light` of width {result['width']} with 4 modules, "
-    note += f"medians of {len(result['rounds'])} rounds."
-    return "\n\n".join([table(["", "", ""], lines), f"{note} {machine(result['machine'])}"])
+    note = f"{result['images']} colour images with sides of {sides} pixels, a teacher `light` of width {result['width']} with 4 modules; "
+    note += f"medians; rounds: {len(result['rounds'])}."
+    return "\n\n".join([table(["quantity", "value", "how"], lines), f"{note} {machine(result['machine'])}"])
 
 
 def streaming(result: Row) -> str:
