@@ -42,8 +42,8 @@ from fastbsn.pixels import white
 from fastbsn.training.imageset import to_tensor
 from fastbsn.training.labels import label_image, label_levels
 
-SIDES = {"tiny": (40, 72), "cpu": (48, 160), "full": (256, 768)}  # pixels on a side, from and to
-WIDTH = {"tiny": 16, "cpu": 48, "full": 48}
+SIDES = {"tiny": (40, 72), "small": (40, 56), "cpu": (48, 160), "full": (256, 768)}  # pixels on a side, from and to
+WIDTH = {"tiny": 16, "small": 8, "cpu": 48, "full": 48}
 REPEAT = 3
 
 
@@ -85,6 +85,19 @@ def peak() -> int:
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found, "/proc/self/status has no VmHWM; expected Linux"
     return int(found[1]) * 1024
+
+
+def memory(count: int) -> list[dict[str, int]]:
+    """Peak of this process after a twelfth of so many images of twelve sizes, and after all."""
+    found = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make(folder, count, "small", 12)
+        labeller = Labeller(folder / "noisy", folder / "labels", folder / "teacher.safetensors")
+        for n, _ in enumerate(labeller.run(list_units(labeller.source)), 1):
+            if n in (count // 12, count):
+                found.append({"images": n, "peak_bytes": peak()})
+    return found
 
 
 def bare(source: Path, model: Path) -> dict[str, float]:
@@ -134,17 +147,15 @@ def cost(found: list[dict[str, float]], what: str) -> float:
 def run(scale: str, count: int, repeat: int, rounds: list[dict[str, float]]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        make(folder / "whole", count, scale, count // 2)
-        make(folder / "half", count // 2, scale, count // 2)  # the same sizes: memory follows the largest image
+        make(folder / "whole", count, scale, count)
         model = folder / "whole" / "teacher.safetensors"
-        source, half = folder / "whole" / "noisy", folder / "half" / "noisy"
+        source = folder / "whole" / "noisy"
         for i in range(repeat):
             out = folder / f"out{i}"
             out.mkdir()
             plain, ours = bare(source, model), engine(source, out / "engine", model)
             simple = one_by_one(source, out / "simple", model)
             one, two = workers(source, out / "one", model, 1), workers(source, out / "two", model, 2)
-            small = workers(half, out / "half", model, 1)
             rounds.append(
                 {
                     "bare_mpixel_s": rate([plain]),
@@ -159,7 +170,6 @@ def run(scale: str, count: int, repeat: int, rounds: list[dict[str, float]]) -> 
                     "two_over_one_cpu": 2 * cost(one, "process_cpu") / cost(two, "process_cpu"),
                     "label_bytes_per_pixel": sum(p.stat().st_size for p in (out / "one").rglob("*.safetensors")) / one[0]["pixels"],
                     "peak_bytes": one[0]["peak_bytes"],
-                    "peak_bytes_half_as_many": small[0]["peak_bytes"],
                 }
             )
     median = {key: float(np.median([r[key] for r in rounds])) for key in rounds[0]}
@@ -181,6 +191,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--repeat", type=int, default=REPEAT, help="rounds, of which the median is reported (%(default)s)")
     p.add_argument("--out", type=Path, help="JSON file")
     p.add_argument("--add", action="store_true", help="to the rounds that the file has")
+    p.add_argument("--memory", action="store_true", help="only the peak of memory over the number of images (2400), added to the file")
     p.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     args = p.parse_args(argv)
     torch.set_num_threads(1)
@@ -192,10 +203,16 @@ def main(argv: list[str] | None = None) -> int:
             os.sched_setaffinity(0, {cores[i % len(cores)]})
         print(json.dumps(engine(Path(source), Path(output), Path(model), (i, n))))
         return 0
+    if args.memory:
+        found = memory(args.images * 12)
+        print("\n".join(f"{row['images']:>7} images: {row['peak_bytes'] / 2**20:.0f} MiB" for row in found))
+        if args.out:
+            write_json(args.out, (json.loads(args.out.read_text()) if args.out.exists() else {}) | {"memory": found})
+        return 0
     before: dict[str, Any] = json.loads(args.out.read_text()) if args.add and args.out.exists() else {"rounds": []}
     if before["rounds"] and (before["scale"], before["images"]) != (args.scale, args.images):
         p.error(f"--add: {args.out} has {before['images']} images of scale {before['scale']}; expected the same")
-    result = run(args.scale, args.images, args.repeat, before["rounds"])
+    result = {**before, **run(args.scale, args.images, args.repeat, before["rounds"])}
     for key, value in result["median"].items():
         print(f"{key:>26} {value:.3f}")
     if args.out:

@@ -275,7 +275,10 @@ def labelling(result: Row) -> str:
         ["engine over the bare network, by processor time of its thread", f"{m['engine_over_bare_cpu']:.1%}", "measured"],
         ["time in which the device computes", f"{m['computing']:.1%}", "measured"],
         [f"peak memory, {result['images']} images", f"{m['peak_bytes'] / 2**20:.0f} MiB", "measured"],
-        [f"peak memory, {result['images'] // 2} images", f"{m['peak_bytes_half_as_many'] / 2**20:.0f} MiB", "measured"],
+        *(
+            [f"peak memory, {r['images']:,} images of 40 to 56 pixels a side", f"{r['peak_bytes'] / 2**20:.0f} MiB", "measured"]
+            for r in result.get("memory", ())
+        ),
         ["bytes of labels per pixel, 8-bit colour", f"{m['label_bytes_per_pixel']:.2f}", "measured"],
         ["a million images of 1 Mpixel: core-hours", f"{hours:,.0f}", "extrapolated"],
         ["a million images of 1 Mpixel: hours of 1000 such workers", f"{hours / 1000:,.1f}", "extrapolated"],
