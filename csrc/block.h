@@ -88,8 +88,16 @@ FASTBSN_FN int coarse_octets(const Block& b) { return coarse_ring(b) * (b.up / 8
 FASTBSN_FN int columns_octets(const Block& b) { return b.image / 8 * computed(b); }
 FASTBSN_FN int image_octets(const Block& b) { return ceil_div(image_at(b, ring(b), 0, 0), 8); }
 
+// ---- biases, fp32, of all stages ----
+FASTBSN_FN int bias_at(const Block& b, int stage) {
+    int at = 0;
+    for (int s = 0; s < stage; ++s) at += b.n[s];
+    return at;
+}
+FASTBSN_FN int bias_count(const Block& b) { return bias_at(b, stages(b)); }
+
 struct Layout {  // first octet of each part
-    int coarse, skip, columns, image, first, second, weights, end;
+    int coarse, skip, columns, image, first, second, weights, bias, end;
     FASTBSN_FN int middle(int stage) const { return stage ? second : first; }
 };
 FASTBSN_FN int chunk_octets(const Block& b) { return 8 * b.n[0]; }  // one k-step of four phases, or four of one
@@ -101,7 +109,8 @@ FASTBSN_FN Layout layout(const Block& b, int chunks) {
     at.first = at.image + image_octets(b);
     at.second = at.first + (stages(b) > 1 ? fine_octets(b, b.n[0]) : 0);
     at.weights = at.second + (stages(b) > 2 ? fine_octets(b, b.n[1]) : 0);
-    at.end = at.weights + chunks * chunk_octets(b);
+    at.bias = at.weights + chunks * chunk_octets(b);
+    at.end = at.bias + bias_count(b) / 4;
     return at;
 }
 
@@ -125,12 +134,6 @@ FASTBSN_FN int weight_at(const Block& b, int segment, int k, int q, int half, in
     const int N = b.n[stage_of(segment)];
     return segment_at(b, segment) + k * step_octets(b, segment) + (q * 2 + half) * N + n;
 }
-FASTBSN_FN int bias_at(const Block& b, int stage) {
-    int at = 0;
-    for (int s = 0; s < stage; ++s) at += b.n[s];
-    return at;
-}
-FASTBSN_FN int bias_count(const Block& b) { return bias_at(b, stages(b)); }
 
 FASTBSN_FN Operand operand(const Block& b, int segment, int k) {
     if (segment == 0) {

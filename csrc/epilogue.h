@@ -118,16 +118,25 @@ struct Worker {
         else gather_columns<3>(thread, threads);
     }
 
+    // Once, before a barrier of all threads.
+    FASTBSN_PTX void load_bias() const {
+        if (threadIdx.x < bias_count(B) / 4) copy_async(at(AT.bias + threadIdx.x), p.bias + 4 * threadIdx.x);
+        commit_copies();
+        wait_copies<0>();
+    }
+
     // Sums begin with the bias of their channels, from n on.
     template <int MT, int NT>
     FASTBSN_PTX void begin(float (&sum)[MT][NT][4], int stage, int n) const {
-        const float* bias = p.bias + bias_at(B, stage) + n + threadIdx.x % 4 * 2;
 #pragma unroll
-        for (int i = 0; i < NT; ++i)
+        for (int i = 0; i < NT; ++i) {
+            float bias[2];
+            load_shared(bias, at(AT.bias) + 4 * (bias_at(B, stage) + n + 8 * i + threadIdx.x % 4 * 2));
 #pragma unroll
             for (int j = 0; j < MT; ++j)
 #pragma unroll
-                for (int e = 0; e < 4; ++e) sum[j][i][e] = bias[8 * i + e % 2];
+                for (int e = 0; e < 4; ++e) sum[j][i][e] = bias[e % 2];
+        }
     }
 
     // To the ring that the next stage reads. Outside the image an activation is 0, not that of the bias.

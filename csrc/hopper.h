@@ -189,6 +189,7 @@ struct Hopper : Worker<B, 4> {
     }
 
     FASTBSN_PTX void run() {
+        this->load_bias();
         if (threadIdx.x == 0) {
             for (int c = 0; c < CHUNKS; ++c) barrier_init(full(c), 1), barrier_init(empty(c), CONSUMER_WARPS);
             barrier_init(rows_full(), ROW_THREADS), barrier_init(rows_empty(), CONSUMER_WARPS);

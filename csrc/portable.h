@@ -1,7 +1,8 @@
 // A block on tensor cores of sm_80 and later: rings in shared memory, ldmatrix + mma.sync, cp.async.
 //
 // Warps stand in a grid of 4 (pixels) by 1 or 2 (channels). Weights stream through two chunks of shared memory, one in use
-// while the next arrives; the rows of the next step arrive in shares, one behind each chunk of the later stages.
+// while the next arrives: of the upsampled segment every warp its own, without a barrier between k-steps, of others all of them together.
+// The rows of the next step arrive in shares, one behind each chunk of the later stages.
 #pragma once
 #include "epilogue.h"
 
@@ -26,6 +27,7 @@ struct Portable : Worker<B, 2> {
     static constexpr int m_tiles(int stage) { return M / 16 / (WARPS / warps_n(stage)); }
     static constexpr int n_tiles(int stage) { return B.n[stage] / 8 / warps_n(stage); }
     static_assert(M % 64 == 0 && (!B.pool || M == 256));
+    static_assert(!B.up || (WARPS == 4 * warps_n(0) && steps_per_chunk(0) == 1));  // a warp of one phase, a k-step of all phases
 
     const int lane, warp;
     int chunk = 0;  // of the two, the one that arrives next
@@ -38,13 +40,21 @@ struct Portable : Worker<B, 2> {
         const int row = warp / warps_n(stage);
         return stage == LAST && B.pool ? j * (M / 4) + row * 16 : (row * m_tiles(stage) + j) * 16;
     }
+    FASTBSN_PTX int phase() const { return first_m(0, 0) / (M / 4); }  // of all tiles of this warp in segment 0
     FASTBSN_PTX int first_n(int stage) const { return warp % warps_n(stage) * n_tiles(stage) * 8; }
 
+    // Of segment 0 a warp brings what it reads itself, the weights of its phase and channels; of others all warps read all.
     template <int SEGMENT>
     FASTBSN_PTX void load_chunk(int k) {
         const int count = min(steps_per_chunk(SEGMENT), k_steps(B, SEGMENT) - k) * step_octets(B, SEGMENT);
         const uint16_t* from = p.weights + 8 * (segment_at(B, SEGMENT) + k * step_octets(B, SEGMENT));
-        for (int i = threadIdx.x; i < count; i += THREADS) copy_async(at(AT.weights + chunk * chunk_octets(B) + i), from + 8 * i);
+        const auto copy = [&](int i) { copy_async(at(AT.weights + chunk * chunk_octets(B) + i), from + 8 * i); };
+        if constexpr (SEGMENT == 0) {
+            constexpr int N = 8 * n_tiles(0);
+            for (int i = lane; i < 2 * N; i += 32) copy(phase() * 2 * B.n[0] + i / N * B.n[0] + first_n(0) + i % N);
+        } else {
+            for (int i = threadIdx.x; i < count; i += THREADS) copy(i);
+        }
         commit_copies();
         chunk ^= 1;
     }
@@ -83,12 +93,14 @@ struct Portable : Worker<B, 2> {
     template <int SEGMENT, int MT, int NT>
     FASTBSN_PTX void accumulate(float (&sum)[MT][NT][4]) {
         constexpr int stage = stage_of(SEGMENT), N = B.n[stage], steps = k_steps(B, SEGMENT), per = steps_per_chunk(SEGMENT);
-        const int phase = SEGMENT == 0 ? first_m(stage, 0) / (M / 4) : 0;
-        const int lane_octet = phase * 2 * N + lane / 8 % 2 * N + first_n(stage) + lane % 8 + lane / 16 * 8;
+        const int lane_octet = (SEGMENT == 0 ? phase() : 0) * 2 * N + lane / 8 % 2 * N + first_n(stage) + lane % 8 + lane / 16 * 8;
         for (int k0 = 0; k0 < steps; k0 += per) {
             const uint32_t weights = at(AT.weights + (chunk ^ 1) * chunk_octets(B) + lane_octet);
             wait_copies<stage == 0 ? 0 : 1>();
-            __syncthreads();
+            // A warp's own weights need no other: only for the input's rows at first, and before others' places are written at last.
+            if (SEGMENT == 0 && k0 > 0 && k0 + per < steps) __syncwarp();
+            else
+                __syncthreads();
             k0 + per < steps ? load_chunk<SEGMENT>(k0 + per) : load_chunk<next(SEGMENT)>(0);
             const int share = stage == 0 ? SHARES : k0 / per + (SEGMENT == 3) * chunks(2);
             load_next_rows(share);
@@ -147,6 +159,8 @@ struct Portable : Worker<B, 2> {
     }
 
     FASTBSN_PTX void run() {
+        this->load_bias();
+        __syncthreads();
         load_chunk<FIRST>(0);
         for (int64_t index = blockIdx.x; index < tiles(p); index += gridDim.x) {
             t = tile(B, p, index), step = 0;

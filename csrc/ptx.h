@@ -48,6 +48,9 @@ FASTBSN_PTX uint16_t load_shared(uint32_t address) {
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(r) : "r"(address) : "memory");
     return r;
 }
+FASTBSN_PTX void load_shared(float (&v)[2], uint32_t address) {
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v[0]), "=f"(v[1]) : "r"(address) : "memory");
+}
 FASTBSN_PTX void store_shared(uint32_t address, uint16_t value) { asm volatile("st.shared.u16 [%0], %1;" ::"r"(address), "h"(value) : "memory"); }
 FASTBSN_PTX void store_shared(uint32_t address, uint32_t value) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(value) : "memory"); }
 FASTBSN_PTX void store_shared(uint32_t address, const uint32_t (&v)[4]) {

@@ -44,6 +44,7 @@ struct Copy {
     uint32_t to;
     const void* from;
     int64_t products;  // of the issuing thread by then
+    bool outlived = false;  // a wait for older ones
 };
 
 struct Fiber {
@@ -171,6 +172,10 @@ inline void __syncthreads(std::source_location here = std::source_location::curr
     emulate::meet(emulate::block->all, threadIdx.x, int(here.line()), nullptr, [](auto&) {});
 }
 
+inline void __syncwarp(std::source_location here = std::source_location::current()) {
+    emulate::meet(emulate::block->warps[threadIdx.x / 32], threadIdx.x % 32, int(here.line()), nullptr, [](auto&) {});
+}
+
 namespace fastbsn {
 
 inline uint32_t shared_address(const void* p) { return uint32_t(static_cast<const uint8_t*>(p) - emulate::block->shared.data()); }
@@ -247,6 +252,11 @@ void wait_copies() {
             emulate::counts.rows_at_once += c.products == emulate::block->products[threadIdx.x];
         }
     groups.erase(groups.begin(), end);
+    for (std::vector<emulate::Copy>& group : groups)
+        for (emulate::Copy& c : group) {
+            emulate::counts.rows_outlived += c.to < emulate::block->weights && !c.outlived;
+            c.outlived = true;
+        }
     emulate::block->trace.synchronised(threadIdx.x);
 }
 
@@ -254,6 +264,11 @@ inline uint32_t pack_bf16(float low, float high) { return to_bf16(low) | uint32_
 inline uint16_t load_shared(uint32_t address) {
     emulate::block->trace.add(threadIdx.x, emulate::LOAD, address, 2);
     return emulate::at<uint16_t>(address);
+}
+inline void load_shared(float (&v)[2], uint32_t address) {
+    emulate::block->trace.add(threadIdx.x, emulate::LOAD, address, 8);
+    if (address % 8) emulate::fail("shared memory: misaligned");
+    for (int i = 0; i < 2; ++i) v[i] = emulate::at<float>(address + 4 * i);
 }
 template <class T>
 void store_shared(uint32_t address, T value) {

@@ -13,6 +13,7 @@ namespace emulate {
 struct Counts {
     int64_t row_copies;    // asynchronous copies of 16 bytes of what is not weights
     int64_t rows_at_once;  // those whose thread waits for them before it has multiplied anything since
+    int64_t rows_outlived; // those still on their way after a wait for something else
     int64_t wavefronts, conflicts;        // of shared memory: the least, and those that bank conflicts add
     int64_t matrices, matrix_conflicts;   // the same of ldmatrix
     int64_t arrivals, arrival_conflicts;  // the same of asynchronous copies

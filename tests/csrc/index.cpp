@@ -100,7 +100,7 @@ static void check_layout(const Block& b) {
     EXPECT(at.coarse == 0 && at.skip == at.coarse + coarse_octets(b) && at.columns == at.skip + fine_octets(b, b.skip));
     EXPECT(at.image == at.columns + b.image / 8 * b.width * b.rows && at.first == at.image + image_octets(b));
     EXPECT(at.second == at.first + (b.n[1] ? fine_octets(b, b.n[0]) : 0));
-    EXPECT(at.middle(0) == at.first && at.middle(1) == at.second && at.weights == at.second + (b.n[2] ? fine_octets(b, b.n[1]) : 0) && at.end == at.weights + 3 * chunk_octets(b));
+    EXPECT(at.middle(0) == at.first && at.middle(1) == at.second && at.weights == at.second + (b.n[2] ? fine_octets(b, b.n[1]) : 0) && at.bias == at.weights + 3 * chunk_octets(b) && 4 * (at.end - at.bias) == bias_count(b));
     const int half = b.width / 2 + 2;  // no larger than needed
     EXPECT(pitch(b) == half && ring(b) == b.rows + 2 && coarse_ring(b) == b.rows / 2 + 1);
     EXPECT(fine_octets(b, 16) == (b.rows + 2) * 2 * 2 * half && coarse_octets(b) == (b.rows / 2 + 1) * b.up / 8 * half);

@@ -18,7 +18,7 @@ SIZES = {"wide": (1, 166912), "narrow": (1, 101376), "hopper": (2, 232448)}  # p
 
 
 NAMES = (
-    *("row_copies", "rows_at_once", "wavefronts", "conflicts", "matrices", "matrix_conflicts"),
+    *("row_copies", "rows_at_once", "rows_outlived", "wavefronts", "conflicts", "matrices", "matrix_conflicts"),
     *("arrivals", "arrival_conflicts", "sectors", "uncoalesced"),
 )
 
@@ -85,3 +85,5 @@ def test_rows_arrive_while_blocks_of_several_stages_multiply(library: Callable[[
     _, counts = compare(library("kernels.cpp"), random_unet(1, 48, 2), x, *SIZES["wide"], 1, 1)
     decoders = counts[3:]
     assert all(0 < block.rows_at_once <= 0.4 * block.row_copies for block in decoders), [c.rows_at_once / c.row_copies for c in decoders]
+    # The wait for a chunk of weights, issued before them, leaves all of these on their way.
+    assert all(block.rows_outlived == block.row_copies - block.rows_at_once for block in decoders)
