@@ -18,13 +18,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import triton
-
 from benchmarks.harness.machine import ROOT, commit
 from fastbsn.io.atomic import write_json
 from setup import find_nvcc
 
-TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 # kernel: architecture, number of the path in csrc/plan.h, shared memory of a multiprocessor and of a block, multiprocessors
 TARGETS = {"portable": ("80", 1, 164 << 10, 163 << 10, 108), "hopper": ("90a", 2, 228 << 10, 227 << 10, 132)}
 SIZES = {"64 x 256 x 256": (64, 256, 256), "512 x 512": (1, 512, 512), "1920 x 1080": (1, 1080, 1920), "3840 x 2160": (1, 2160, 3840)}
@@ -59,13 +56,19 @@ def count(code: list[tuple[int, str]]) -> dict[str, Any]:
 Code = list[tuple[int, str]]
 
 
+def cuobjdump() -> Path:
+    import triton  # which brings it; plans and tables do without
+
+    return Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+
+
 def compiled(source: Path, folder: Path, arch: str) -> list[tuple[str, int, Code]]:
     """Symbol, registers and instructions of every kernel of a file."""
     cubin = folder / "kernels.cubin"
     flags = ["-O3", "-std=c++20", "--expt-relaxed-constexpr", f"-gencode=arch=compute_{arch},code=sm_{arch}"]
     subprocess.run([str(find_nvcc()), *flags, "-cubin", "-o", str(cubin), str(source)], check=True)
     usage, sass = (
-        subprocess.run([TOOLS / "cuobjdump", option, cubin], capture_output=True, text=True, check=True).stdout
+        subprocess.run([cuobjdump(), option, cubin], capture_output=True, text=True, check=True).stdout
         for option in ("-res-usage", "-sass")
     )
     registers = {m[1]: int(m[2]) for m in re.finditer(r"Function (\S+):\n\s+REG:(\d+)", usage)}
