@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from fastbsn.denoiser import Denoiser
 from fastbsn.errors import FastBSNError, InputError
-from fastbsn.inference.choose import choose_model
-from fastbsn.inference.frames import Frames
+from fastbsn.inference.choose import choose_for
 from fastbsn.inference.parts import denoise_channels
 from fastbsn.io.atomic import atomic_file, write_bytes
 from fastbsn.io.image_files import SUFFIXES, read_picture, write_picture
@@ -89,9 +88,7 @@ def denoise(file: Path, settings: Settings) -> Result:
     def pick(values: NDArray, axes: str, colour: bool) -> Denoiser:
         nonlocal model, reason
         if settings.model == "auto":
-            model, reason = "gray-awgn", f"{len(values)} channel{'s' if len(values) > 1 else ''}, each by itself"
-            if colour:
-                model, reason = choose_model(Frames(values, 3, axes, data_range=part.white, impulses="auto"))
+            model, reason = choose_for(values, axes, colour, part.white)
         return open_model(model, settings.device)
 
     try:

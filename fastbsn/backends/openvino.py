@@ -1,6 +1,6 @@
 """OpenVINO on a CPU (package openvino): the student's noise by the ONNX graph of `fastbsn.export`, compiled for this processor.
 
-Chosen by name only; `benchmarks/results/engines.json` says where it is ahead of the reference backend and where it is not.
+Chosen by name only: which backend is faster depends on the processor, and `python -m benchmarks.engines` measures it.
 """
 
 from __future__ import annotations

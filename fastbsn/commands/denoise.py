@@ -93,14 +93,11 @@ class _Models:
         return self.opened[name]
 
     def of(self, source: Path, array: NDArray, axes: str, colour: bool, data_range: Any) -> str:
-        from fastbsn.inference.choose import choose_model
-        from fastbsn.inference.frames import Frames
+        from fastbsn.inference.choose import choose_for
 
         name = self.args.model
         if name == "auto":
-            name, reason = "gray-awgn", f"{len(array)} channel{'s' if len(array) > 1 else ''}, each by itself"
-            if colour:
-                name, reason = choose_model(Frames(array, 3, axes, data_range=data_range, impulses=self.args.repair))
+            name, reason = choose_for(array, axes, colour, data_range, self.args.repair)
             logger.info("%s: %s, %s", source, name, reason)
         self.chosen[name] = self.chosen.get(name, 0) + 1
         return name

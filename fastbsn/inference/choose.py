@@ -8,13 +8,14 @@ Noise that is alike in all channels is not white either.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastbsn.inference.frames import Frames
+from fastbsn.inference.ranges import DataRange
 from fastbsn.nets import noise_level
 
 BLOCK = 16  # pixels on a side of the blocks in which the noise is looked at
@@ -72,6 +73,17 @@ def measure_noise(pieces: list[Tensor]) -> Noise:
     return Noise(noise_level(pieces), *min(flat_noise(p) for p in pieces))
 
 
+def choose_for(values: Any, axes: str, colour: bool, data_range: DataRange | None = None, impulses: str = "auto") -> Choice:
+    """The bundled model for channels of a file, channels first: colour, or each by itself (see `inference.parts`)."""
+    if colour:
+        return choose_model(Frames(values, 3, axes, data_range=data_range, impulses=impulses))
+    return _each_by_itself(len(values))
+
+
+def _each_by_itself(channels: int) -> Choice:
+    return Choice("gray-awgn", f"{channels} channel{'s' if channels != 1 else ''}, each by itself")
+
+
 def choose_model(frames: Frames) -> Choice:
     """The bundled model for a picture or a stack, judged by its first frame, and why.
 
@@ -82,7 +94,7 @@ def choose_model(frames: Frames) -> Choice:
     `color-awgn` where the noise is white, else `color-photo`.
     """
     if frames.count == 0 or frames.depth != 3:
-        return Choice("gray-awgn", f"{frames.depth} channel{'s' if frames.depth != 1 else ''}, each by itself")
+        return _each_by_itself(frames.depth)
     pieces = [p[0] for p in frames.samples(0)]
     if all(torch.equal(p[0], p[1]) and torch.equal(p[0], p[2]) for p in pieces):
         return Choice("gray-awgn", "gray, stored in three channels")
