@@ -300,3 +300,9 @@ def test_further_pictures_of_a_jpeg_are_mentioned(tmp_path, rng, caplog):
     views[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=views[1:])
     denoised(tmp_path / "a.jpg")
     assert "further pictures behind the first" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["photos", "photo.png", "photo.tif"])
+def test_what_does_not_exist_is_said_to_be_missing(tmp_path, capsys, name):
+    assert main(["denoise", str(tmp_path / name), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    assert f"{tmp_path / name}: there is no such file" in capsys.readouterr().err

@@ -87,6 +87,8 @@ def read_picture(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> 
         FileFormatError: truncated, damaged, too large, another format than the suffix says, or an unsupported kind of pixel.
     """
     path = Path(path)
+    if not path.suffix and not path.exists():
+        raise InputError(f"{path}: there is no such file or folder; check the name")
     if _format(path) != "TIFF":
         return decode_picture(io.BytesIO(read_bytes(path, MAX_FILE)), str(path), max_pixels)
     if not path.is_file():
