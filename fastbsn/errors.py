@@ -33,8 +33,11 @@ class TrainingError(FastBSNError, RuntimeError):
     """Training cannot continue (non-finite loss, empty folder, budget of zero)."""
 
 
-class Interrupted(FastBSNError, KeyboardInterrupt):
-    """Work was stopped by a signal, SIGINT or SIGTERM; what is needed to go on was written first."""
+class Interrupted(KeyboardInterrupt):
+    """Work was stopped by a signal, SIGINT or SIGTERM; what is needed to go on was written first.
+
+    No `Exception`: it may come anywhere, and what makes a damaged file of any exception of a decoder must not hold it up.
+    """
 
     def __init__(self, message: str, number: int = signal.SIGINT):
         super().__init__(message)

@@ -18,8 +18,10 @@ from PIL import Image
 
 from fastbsn import Denoiser
 from fastbsn.commands import main
+from fastbsn.errors import Interrupted
 from fastbsn.evaluation.metrics import psnr
 from fastbsn.io.image_files import read_image, read_picture, write_image
+from fastbsn.training.imageset import ImageSet
 from tests.conftest import photograph
 
 SIGMA = 25
@@ -227,6 +229,18 @@ def test_sigterm_stops_a_run_with_143(tmp_path, rng):
     _, error = process.communicate(timeout=120)
     assert process.returncode == 143 and "Traceback" not in error
     assert not list((tmp_path / "out").glob(".fastbsn*")) and len(list((tmp_path / "out").glob("*.png"))) < 40
+
+
+@pytest.mark.parametrize("suffix, decoder", [(".jpg", "read_pillow"), (".png", "read_png"), (".tif", "read_tiff")])
+def test_a_signal_in_a_decoder_is_no_damaged_file(tmp_path, rng, monkeypatch, suffix, decoder):
+    def stopped(*_: object) -> None:
+        raise Interrupted("stopped", signal.SIGTERM)
+
+    write_image(tmp_path / f"a{suffix}", drawn(rng)[1])
+    monkeypatch.setattr(f"fastbsn.io.image_files.{decoder}", stopped)
+    assert main(["denoise", str(tmp_path / f"a{suffix}"), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 143
+    with pytest.raises(Interrupted):
+        ImageSet.from_folder(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["salt and pepper", "hot pixels"])

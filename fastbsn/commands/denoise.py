@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastbsn.commands.shared import add_data_range, add_model, add_repair, data_range_of, open_model, report, say_failed
-from fastbsn.errors import FastBSNError, InputError, Interrupted
+from fastbsn.errors import FastBSNError, InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,8 +56,6 @@ def run(args: argparse.Namespace) -> int:
         try:
             _denoise_file(models, args, source, target, page)
             done += 1
-        except Interrupted:
-            raise
         except MemoryError:
             failed.append(f"{source}: too large for the memory of this machine; cut the image into parts")
         except FastBSNError as error:
