@@ -27,6 +27,7 @@ class Mixture:
     gain: range of the factor on a measured level, which is known to be too low. free: fraction of measured noise whose level is drawn
     from 0 to `camera_sigma` instead. frames: fraction of crops with a constant area without noise. own: probability that a crop of a
     photograph in the bank gets that photograph's noise. other_content: fraction of crops that are recoloured or smoothed first.
+    pairs: probability that a crop of a photograph in the bank is not re-noised: its input is the noisy photograph itself.
     """
 
     measured: float = 0.80
@@ -41,6 +42,7 @@ class Mixture:
     frames: float = 0.06
     own: float = 0.7
     other_content: float = 0.12
+    pairs: float = 0.0
 
     def __post_init__(self) -> None:
         total = sum(getattr(self, kind) for kind in KINDS)

@@ -21,7 +21,7 @@ from fastbsn.camera.sampler import MARGIN
 from fastbsn.errors import InputError
 from fastbsn.nets import UNet
 from fastbsn.pixels import to_unit
-from fastbsn.training.crops import cut, draw_places, preview_row, recolour
+from fastbsn.training.crops import Places, cut, draw_places, preview_row, recolour
 from fastbsn.training.identity import tensor_digest
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet
@@ -78,7 +78,7 @@ class StudentTask:
         assert config.batch is not None
         self.settings, self.device = config, device
         size = config.crop + (MARGIN if config.camera is not None else 0)
-        self.needs_noisy = config.camera is None and config.renoised + config.clean < 1
+        self.needs_noisy = config.camera.pairs > 0 if config.camera else config.renoised + config.clean < 1
         labels.prepare(config.batch, config.crop, size, device, self.needs_noisy)
         self.source, labels = labels, labels.at(0)
         if config.camera is not None and labels.images.channels != 3:
@@ -108,8 +108,9 @@ class StudentTask:
         s = self.settings
         self.labels, self.weights = labels, labels.weights()
         self.own = {i: self.bank.index(name) for i, name in enumerate(labels.images.names) if name in self.bank}
-        self.targets = labels.images.at_least(s.crop + (MARGIN if self.sampler else 0)).to(self.device)
-        self.noisy = labels.load_noisy().at_least(s.crop).to(self.device) if self.needs_noisy else None
+        size = s.crop + (MARGIN if self.sampler else 0)
+        self.targets = labels.images.at_least(size).to(self.device)
+        self.noisy = labels.load_noisy().at_least(size).to(self.device) if self.needs_noisy else None
 
     def factors(self, progress: float) -> dict[str, float]:
         return {"student": warmup_cosine(progress)}
@@ -159,9 +160,15 @@ class StudentTask:
     def _photographs(self, sampler: CameraSampler, count: int, places: torch.Generator) -> tuple[Tensor, Tensor]:
         size = self.settings.crop + MARGIN
         where = draw_places(self.targets, self.weights, count, size, places)
-        crops = cut(self.targets, where, size).permute(0, 2, 3, 1).cpu().numpy()
+        crops = _arrays(self.targets, where, size)
+        noisy = _arrays(self.noisy, where, size) if self.noisy else crops
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=places)))
-        pairs = [sampler.pair(crop, rng, self.own.get(i)) for crop, i in zip(crops, where.image, strict=True)]
+        part, pairs = sampler.mixture.pairs, []
+        for x, y, i in zip(crops, noisy, where.image, strict=True):
+            if part and i in self.own and rng.random() < part:
+                pairs.append((y[MARGIN:, MARGIN:], x[MARGIN:, MARGIN:]))
+            else:
+                pairs.append(sampler.pair(x, rng, self.own.get(i)))
         inputs, targets = (torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2).to(self.device) for side in zip(*pairs, strict=True))
         return inputs, targets  # channels_last as they are
 
@@ -175,6 +182,11 @@ class StudentTask:
         """noisy | output | label, of the first image's first 256 x 256 pixels."""
         y, x = (to_unit(i[None, :, :256, :256].to(self.device)) for i in (self.labels.noisy_image(0), self.labels.images.images[0]))
         return preview_row([y[0], networks["student"](y)[0], x[0]])
+
+
+def _arrays(images: ImageSet, where: Places, size: int) -> np.ndarray:
+    """Crops [B, size, size, C]."""
+    return cut(images, where, size).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _digest(bank: Mapping[str, CameraNoise]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -62,6 +63,21 @@ def test_pairs_of_photographs_are_drawn_by_the_generators(labelled):
     assert y.shape == x.shape == (3, 3, 32, 32) and y.dtype == torch.float32
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(y, again[0]) and torch.equal(x, again[1]) and not torch.equal(y, other[0])
+
+
+def test_a_photograph_and_its_label_are_a_pair_too(labelled):
+    labels, bank, noisy = labelled
+    half = ImageSet([x.float() / 255 / 2 for x in noisy.images], noisy.names)
+    task = StudentTask(
+        replace(labels, images=half),
+        StudentConfig(channels=6, batch=48, crop=32, camera=Mixture(pairs=0.5)),
+        torch.device("cpu"),
+        0,
+        bank=bank,
+    )
+    y, x = task.batch(0, torch.Generator().manual_seed(3), torch.Generator().manual_seed(0))
+    real = sum(torch.allclose(a, 2 * b, atol=1e-6) for a, b in zip(y, x, strict=True))
+    assert 8 <= real <= 24  # half of the crops of the two photographs in the bank, of three in all: 16 expected
 
 
 def test_another_bank_is_another_run(labelled, tmp_path):
