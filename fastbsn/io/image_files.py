@@ -79,23 +79,25 @@ def read_picture(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> 
     """Read a file with everything in it.
 
     Args:
-        path: a file with one of SUFFIXES, whose content is what the suffix says.
+        path: a file with one of SUFFIXES. A picture is read as what it is, with a warning where its name says otherwise.
         max_pixels: refuse larger images, by their header and before anything is allocated.
 
     Raises:
         InputError: no such file, or an unknown suffix.
-        FileFormatError: truncated, damaged, too large, another format than the suffix says, or an unsupported kind of pixel.
+        FileFormatError: truncated, damaged, too large, an unknown format, .npy by name or content only, or an unsupported kind of pixel.
     """
     path = Path(path)
     if not path.suffix and not path.exists():
         raise InputError(f"{path}: there is no such file or folder; check the name")
     if _format(path) != "TIFF":
-        return decode_picture(io.BytesIO(read_bytes(path, MAX_FILE)), str(path), max_pixels)
-    if not path.is_file():
+        picture = decode_picture(io.BytesIO(read_bytes(path, MAX_FILE)), str(path), max_pixels)
+    elif not path.is_file():
         raise InputError(f"{path}: there is no such file; check the name")
-    with open(path, "rb") as file:  # pages are read one by one
-        picture = decode_picture(file, str(path), max_pixels)
-    picture.kept["source"] = path
+    else:
+        with open(path, "rb") as file:  # pages are read one by one
+            picture = decode_picture(file, str(path), max_pixels)
+    if picture.kind == "TIFF":
+        picture.kept["source"] = path
     return picture
 
 
@@ -105,21 +107,25 @@ def decode_picture(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> P
     if not start:
         raise FileFormatError(f"{name}: holds 0 bytes; copy or export it again")
     found = next((format for magic, format in _MAGIC.items() if start.startswith(magic)), "unknown")
-    if found != kind:
+    if found == "unknown" or (found != kind and "NPY" in (found, kind)):
         raise FileFormatError(f"{name}: the content is {found} and the name says {kind}; rename or convert the file")
     file.seek(0)
     try:
-        if kind == "TIFF":
-            return read_tiff(file, max_pixels)
-        if kind in ("PNG", "NPY"):
-            return (read_png if kind == "PNG" else _read_npy)(file.read(), max_pixels)
-        return read_pillow(file.read(), kind, max_pixels)
+        if found == "TIFF":
+            picture = read_tiff(file, max_pixels)
+        elif found in ("PNG", "NPY"):
+            picture = (read_png if found == "PNG" else _read_npy)(file.read(), max_pixels)
+        else:
+            picture = read_pillow(file.read(), found, max_pixels)
     except FileFormatError as error:
         raise FileFormatError(f"{name}: {error}") from error
     except MemoryError as error:
         raise InputError(f"{name}: too large for the memory of this machine; cut the image into parts") from error
     except Exception as error:  # the decoders document no exceptions, and a damaged file provokes any
-        raise FileFormatError(f"{name}: damaged {kind} file ({type(error).__name__}: {error}); copy or export it again") from error
+        raise FileFormatError(f"{name}: damaged {found} file ({type(error).__name__}: {error}); copy or export it again") from error
+    if found != kind:
+        picture.warnings.append(f"the content is {found} and the name says {kind}; read and written as {found}")
+    return picture
 
 
 def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDArray:
@@ -153,7 +159,7 @@ def write_picture(path: str | os.PathLike[str], picture: Picture, arrays: Sequen
     """Write results as a file like the one that was read: metadata, compression, bit depth, pages and their order.
 
     Args:
-        path: of the same format.
+        path: of the same format, or named as the file that was read.
         picture: from `read_picture`; of a TIFF, its file must still be there.
         arrays: one for each of its parts, of the same shapes and dtypes.
         quality: of JPEG and WebP, 0 to 100; None: as the input was compressed.

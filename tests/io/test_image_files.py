@@ -11,7 +11,7 @@ import tifffile
 
 from fastbsn.errors import FileFormatError, InputError
 from fastbsn.io import checks, image_files
-from fastbsn.io.image_files import SUFFIXES, list_images, read_image, write_image
+from fastbsn.io.image_files import SUFFIXES, list_images, read_image, read_picture, write_image, write_picture
 from tests.io.files import chunk, exif, png, repair_checksums
 
 LOSSLESS = [(s, d) for s in (".png", ".tif", ".TIFF", ".npy") for d in checks.DTYPES if s != ".png" or d in ("uint8", "uint16")]
@@ -136,17 +136,23 @@ def test_npy_of_another_machine(tmp_path, rng):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_content_must_be_what_the_suffix_says(tmp_path, rng, suffix):
-    for other in (".png", ".jpg", ".tif", ".npy"):
-        write_image(tmp_path / f"a{other}", sample(rng, (8, 8)))
-        (tmp_path / f"b{suffix}").write_bytes((tmp_path / f"a{other}").read_bytes())
-        if image_files.FORMATS[suffix] == image_files.FORMATS[other]:
-            assert read_image(tmp_path / f"b{suffix}").shape == (8, 8)
-        else:
-            with pytest.raises(
-                FileFormatError, match=f"content is {image_files.FORMATS[other]} and the name says {image_files.FORMATS[suffix]}"
-            ):
-                read_image(tmp_path / f"b{suffix}")
+def test_a_picture_is_what_its_content_is(tmp_path, rng, suffix):
+    """Downloads are often named .jpg and hold a PNG or WebP; arrays are not pictures."""
+    named = image_files.FORMATS[suffix]
+    for other in (".png", ".jpg", ".webp", ".bmp", ".tif", ".npy"):
+        array, kind, path = sample(rng, (8, 8, 3)), image_files.FORMATS[other], tmp_path / f"b{suffix}"
+        write_image(tmp_path / f"a{other}", array)
+        path.write_bytes((tmp_path / f"a{other}").read_bytes())
+        if named != kind and "NPY" in (named, kind):
+            with pytest.raises(FileFormatError, match=f"content is {kind} and the name says {named}"):
+                read_image(path)
+            continue
+        picture = read_picture(path)
+        assert picture.kind == kind and np.array_equal(read_image(path), read_image(tmp_path / f"a{other}"))
+        assert any(f"content is {kind}" in w for w in picture.warnings) == (kind != named)
+        out = tmp_path / f"out{suffix}"
+        write_picture(out, picture, [picture.parts[0].array])
+        assert read_picture(out).kind == kind and read_image(out).shape == (8, 8, 3)
     (tmp_path / f"b{suffix}").write_bytes(b"GIF89a and so on")
     with pytest.raises(FileFormatError, match="unknown"):
         read_image(tmp_path / f"b{suffix}")
