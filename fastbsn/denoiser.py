@@ -115,7 +115,7 @@ class Denoiser:
         nonfinite: str = "repair",
         strength: float = 1.0,
         seed: int = 0,
-        impulses: str = "auto",
+        repair: str = "auto",
     ) -> Any:
         """Denoise one image or a stack.
 
@@ -138,7 +138,7 @@ class Denoiser:
                 4, white noise of standard deviation 16 / 255 * (strength - 1) of the data range is added and its effect cancelled again
                 (see `inference.dither`), which removes more, smooth noise above all, and takes twice the time.
             seed: seed of that noise; the same seed gives the same result, in tiles as at once.
-            impulses: "auto": hot pixels, salt and pepper are mended first where they are found, which the log says; "off": never.
+            repair: "auto": hot pixels, salt and pepper, stripes are mended first where found, which the log says; "off": never.
 
         Returns:
             The type, dtype, shape, device and value range of `x`; alpha is copied; integers are rounded and clipped, floats are not
@@ -151,7 +151,7 @@ class Denoiser:
         self._check_fitted()
         self._check_sigma(return_sigma)
         _check_strength(strength)
-        frames = Frames(x, self.channels, axes, channel_axis, data_range, self.data_ranges, nonfinite, impulses)
+        frames = Frames(x, self.channels, axes, channel_axis, data_range, self.data_ranges, nonfinite, repair)
         self._warn(frames, data_range)
         if frames.count:
             self._predictor.run(frames, tile, return_sigma, progress=progress, strength=strength, seed=seed)

@@ -161,7 +161,7 @@ def _denoise_part(models: _Models, args: argparse.Namespace, source: Path, part:
         data_range=data_range,
         strength=args.strength,
         nonfinite=args.nonfinite,
-        impulses=args.repair,
+        repair=args.repair,
         progress=bool(set(part.axes) & set("TZ")) and sys.stderr.isatty(),
     )
 

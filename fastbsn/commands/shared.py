@@ -47,7 +47,7 @@ def add_data_range(p: argparse.ArgumentParser) -> None:
 
 
 def add_repair(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--repair", choices=("auto", "off"), default="auto", help="hot pixels and impulses, where they are found (%(default)s)")
+    p.add_argument("--repair", choices=("auto", "off"), default="auto", help="impulses and stripes, where found (%(default)s)")
 
 
 def data_range_of(args: argparse.Namespace, white: float | None = None) -> Any:

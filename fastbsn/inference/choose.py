@@ -73,10 +73,10 @@ def measure_noise(pieces: list[Tensor]) -> Noise:
     return Noise(noise_level(pieces), *min(flat_noise(p) for p in pieces))
 
 
-def choose_for(values: Any, axes: str, colour: bool, data_range: DataRange | None = None, impulses: str = "auto") -> Choice:
+def choose_for(values: Any, axes: str, colour: bool, data_range: DataRange | None = None, repair: str = "auto") -> Choice:
     """The bundled model for channels of a file, channels first: colour, or each by itself (see `inference.parts`)."""
     if colour:
-        return choose_model(Frames(values, 3, axes, data_range=data_range, impulses=impulses))
+        return choose_model(Frames(values, 3, axes, data_range=data_range, mend=repair))
     return _each_by_itself(len(values))
 
 

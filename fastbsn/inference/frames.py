@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastbsn.errors import InputError
 from fastbsn.inference.areas import MARGIN, continue_picture, find_areas, may_hold_areas
-from fastbsn.inference.impulses import REPAIRS, Impulses, find_impulses, may_hold_impulses, where_impulses
+from fastbsn.inference.mending import Defects, check_mode, find_defects
 from fastbsn.inference.ranges import INTEGERS, Array, DataRange, Statistics, resolve_range, scan, split_range, to_tensor
 from fastbsn.inference.repair import REACH, repair
 from fastbsn.inference.tiling import Box, Grid
@@ -101,7 +101,7 @@ class Frames:
         data_range: see `resolve_range`; or (value of black, value of white).
         ranges: data ranges stored with the model, by dtype name.
         nonfinite: "repair" (see `repair`), "raise", or "keep": repaired for the network and put back into the output.
-        impulses: "auto": hot pixels, salt and pepper are mended where they are found (see `impulses`); "off".
+        mend: "auto": impulses and stripes are mended where they are found (see `mending`); "off".
 
     Raises:
         InputError: not understood; the message says what to write.
@@ -116,10 +116,9 @@ class Frames:
         data_range: DataRange | None = None,
         ranges: dict[str, DataRange] | None = None,
         nonfinite: str = "repair",
-        impulses: str = "off",
+        mend: str = "off",
     ):
-        if impulses not in REPAIRS:
-            raise InputError(f"impulses={impulses!r}; expected one of {', '.join(REPAIRS)}")
+        check_mode(mend)
         if nonfinite not in NONFINITE:
             raise InputError(f"nonfinite={nonfinite!r}; expected one of {', '.join(NONFINITE)}")
         self._pil = x if is_pil(x) else None
@@ -143,7 +142,7 @@ class Frames:
         self.scale = resolve_range(self.dtype, given, None, stats) if self.count else 1.0
         self._area_of: int | None = None  # frame whose areas are known
         self._areas: Tensor | None = None
-        self._mends, self._impulses_of = impulses == "auto", dict[int, Impulses | None]()
+        self._mends, self._defects_of = mend == "auto", dict[int, Defects | None]()
         self.high, self.bad, self._bad, self._keep = stats.high, stats.bad, stats.bad > 0, nonfinite == "keep"
 
     def _frames(self, array: Array) -> list[Array]:
@@ -215,17 +214,16 @@ class Frames:
 
     def read(self, frame: int, box: Box) -> Tensor:
         """A window as float32 [batch, channels, h, w] in data-range units, on the device of the input."""
-        areas, impulses = self.areas(frame), self.impulses(frame)
-        margin = REACH * self._bad + MARGIN * (areas is not None) + (impulses is not None)
+        areas, defects = self.areas(frame), self.defects(frame)
+        margin = REACH * self._bad + MARGIN * (areas is not None) + (defects is not None)
         top, bottom, left, right = box
         y, x = max(0, top - margin), max(0, left - margin)
         rows, cols = slice(y, bottom + margin), slice(x, right + margin)
         values = self._source[frame][: self._depth, rows, cols]
         values = to_tensor(values, torch.float64 if self.black else torch.float32)
         values = (values - self.black).float() if self.black else values
-        if impulses is not None:
-            found, median = where_impulses(values / self.scale, impulses)
-            values = torch.where(found, median * self.scale, values)
+        if defects is not None:
+            values = defects.mend(values / self.scale, y, x) * self.scale
         if areas is not None and areas[rows, cols].any():
             values = continue_picture(values, areas[rows, cols])
         if self._bad:
@@ -241,17 +239,14 @@ class Frames:
             self._area_of, self._areas = frame, found if found is not None and found.any() else None
         return self._areas
 
-    def impulses(self, frame: int) -> Impulses | None:
-        """The impulses of a frame, by its windows; None for none."""
+    def defects(self, frame: int) -> Defects | None:
+        """What is mended in a frame; None for nothing."""
         if not self._mends:
             return None
-        if frame not in self._impulses_of:
-            self._impulses_of = {frame: None}  # which `read` goes by meanwhile
-            glance = [self._unit(frame, box) for box in self.boxes(GLANCE, SAMPLES)]
-            worth = may_hold_impulses(glance) and find_impulses(glance) is not None  # each costs more than the one before
-            found = find_impulses([self._unit(frame, box) for box in self.boxes(SAMPLE, SAMPLES)]) if worth else None
-            self._impulses_of = {frame: found}
-        return self._impulses_of[frame]
+        if frame not in self._defects_of:
+            glance, windows = self.boxes(GLANCE, SAMPLES), self.boxes(SAMPLE, SAMPLES)
+            self._defects_of = {frame: find_defects(lambda box: self._unit(frame, box), self.height, self.width, glance, windows)}
+        return self._defects_of[frame]
 
     def _unit(self, frame: int, box: Box) -> Tensor:
         """The values of a window as they are, [C, h, w] in data-range units."""
@@ -279,7 +274,7 @@ class Frames:
         that is not the dtype's own.
         """
         plain = self.count == 1 and not (self._alpha or self.replicated or self._bad or self.black) and self.areas(0) is None
-        plain = plain and self.impulses(0) is None
+        plain = plain and self.defects(0) is None
         if not plain or self.dtype not in ("uint8", "uint16", "float16", "float32") or self.scale != RANGES.get(self.dtype, 1.0):
             return None
         values = self._source[0]

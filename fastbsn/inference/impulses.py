@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-REPAIRS = ("auto", "off")
 _FAR, _LEAST = 5.0, 0.03  # of an impulse: robust standard deviations from the median of its neighbours, and part of white
 _HOTTER = 7.0  # the same, of a hot pixel, which no fraction of black and white speaks for
 _CLEAR, _MENDED = 2.0, 1.0  # distance of a hot pixel over what its eight neighbours span: to believe in hot pixels, and to mend one

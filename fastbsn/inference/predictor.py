@@ -175,9 +175,8 @@ class Predictor:
         def work(frame: int, box: Box, window: Box) -> None:
             if frame not in kept:
                 kept.clear()
-                if found := frames.impulses(frame):
-                    text = "%s in about %.2g %% of the pixels, mended first; --repair off (impulses='off') leaves them"
-                    logger.warning(text, found.kind, 100 * found.fraction)
+                if found := frames.defects(frame):
+                    logger.warning("%s, mended first; --repair off (repair='off') leaves them", found)
                 kept[frame] = self.kept(frames, frame, strength)
             y = frames.read(frame, window).to(device)
             level = levels[frame].to(y) if levels else None

@@ -1,7 +1,7 @@
 """A training set before it is trained on: what would mislead the training is mended or left out, and named.
 
 Areas without noise are continued from the picture (`inference.areas`), blank images are left out, gray stored as colour becomes gray,
-and impulses are mended (`inference.impulses`).
+and impulses and stripes are mended (`inference.mending`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import logging
 import torch
 from torch import Tensor
 
-from fastbsn.errors import InputError, TrainingError
+from fastbsn.errors import TrainingError
 from fastbsn.inference.areas import continue_picture, find_areas, may_hold_areas
-from fastbsn.inference.impulses import REPAIRS, find_impulses, where_impulses
+from fastbsn.inference.mending import Defects, check_mode, find_defects
 from fastbsn.pixels import white
 from fastbsn.training.imageset import ImageSet
 
@@ -26,13 +26,12 @@ def check(images: ImageSet, repair: str = "auto") -> ImageSet:
 
     Args:
         images: as they were read.
-        repair: "auto": impulses are repaired where they are found; "off": never.
+        repair: "auto": impulses and stripes are mended where they are found; "off": never.
 
     Raises:
         InputError: another `repair`. TrainingError: nothing is left.
     """
-    if repair not in REPAIRS:
-        raise InputError(f"repair={repair!r}; expected one of {', '.join(REPAIRS)}")
+    check_mode(repair)
     gray = images.channels == 3 and all(bool((x[0] == x[1]).all() and (x[0] == x[2]).all()) for x in images.images)
     if gray:
         logger.warning("training images: gray, stored in three channels; a gray model is trained")
@@ -43,10 +42,9 @@ def check(images: ImageSet, repair: str = "auto") -> ImageSet:
             logger.warning("%s: left out of the training, it is blank", name)
             continue
         if repair == "auto":
-            x, count = repair_impulses(x)
-            if count:
-                part = 100 * count / x[0].numel()
-                logger.warning("%s: %d hot pixels or impulses (%.2f %%) repaired; --repair off leaves them", name, count, part)
+            x, defects = mended(x)
+            if defects:
+                logger.warning("%s: %s, mended first; --repair off leaves them", name, defects)
         found.append(x)
         names.append(name)
     if not found:
@@ -67,13 +65,12 @@ def _continued(x: Tensor) -> Tensor | None:
     return None
 
 
-def repair_impulses(x: Tensor) -> tuple[Tensor, int]:
-    """Impulses of [C, H, W] replaced by the median of their neighbours, and how many pixels hold one; the same dtype."""
+def mended(x: Tensor) -> tuple[Tensor, Defects | None]:
+    """[C, H, W] without impulses and stripes, in the same dtype, and what was found."""
     full = white(x)
-    values = x.float() / full
-    impulses = find_impulses([values])
-    if impulses is None:
-        return x, 0
-    found, median = where_impulses(values, impulses)
-    mended = median * full if x.is_floating_point() else (median * full).round()
-    return torch.where(found, mended, x.float()).to(x.dtype), int(found.any(0).sum())
+    values, (h, w) = x.float() / full, x.shape[1:]
+    defects = find_defects(lambda box: values[:, box[0] : box[1], box[2] : box[3]], h, w, [], [(0, h, 0, w)])
+    if defects is None:
+        return x, None
+    found = defects.mend(values) * full
+    return (found if x.is_floating_point() else found.round().clamp(0, full)).to(x.dtype), defects

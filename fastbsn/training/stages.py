@@ -67,7 +67,7 @@ def fit(
         callback: called after every step and label; what it raises ends the call, and a checkpoint is written first.
         teacher, student: further settings.
         init: "camera" only: start from this student; default `color-photo`.
-        repair: "auto" or "off": hot pixels and impulses, see `fastbsn.training.check`.
+        repair: "auto" or "off": impulses and stripes, see `fastbsn.training.check`.
 
     Returns:
         The student's file, "student" and, where there is one, "noise_model", and the file's header.

@@ -49,5 +49,5 @@ def test_hot_pixels_are_found_and_mended(name):
 def test_a_clean_photograph_comes_back_nearly_as_it_was():
     x = picture("chelsea")
     d = Denoiser.from_pretrained("color-photo", device="cpu")
-    mended, left = (psnr(d(x, impulses=how).transpose(2, 0, 1), x.transpose(2, 0, 1)) for how in ("auto", "off"))
+    mended, left = (psnr(d(x, repair=how).transpose(2, 0, 1), x.transpose(2, 0, 1)) for how in ("auto", "off"))
     assert mended >= left - 0.1
