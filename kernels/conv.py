@@ -103,9 +103,10 @@ def conv2d(
     sums: bool = False,
     x2: Tensor | None = None,  # [P, C2]
     w2: Tensor | None = None,  # [taps * C2, CO]
+    tuned: str = "conv",  # entries of the table
 ) -> Tensor | None:  # column sums of y by block, [blocks, CO] float32, if `sums`
     (p, c), co, t = x.shape, y.shape[1], runtime.target(x)
-    config = t.config("conv", y if co > c else x)
+    config = t.config(tuned, y if co > c else x)
     call = conv_call(config, c, co, k, masked, act, slope, 0 if x2 is None else x2.shape[1], t.precision)
     partial = runtime.empty_float32(x, p // config.block, co) if sums else None
     tensors = dict(x=x, x2=x2, w=w, w2=w2, b_ptr=bias, gate=gate, skip=skip, inside_ptr=inside, y=y, sums_ptr=partial)

@@ -121,8 +121,12 @@ def shipped(arch: str, widths: dict[str, tuple[int, ...]]) -> Iterator[Shipped]:
         yield Shipped("tail, light, mu only", tail, ("features",), main_loop=False)
     for c in paper:
         yield Shipped("mdc first", mdc.mdc_first_call(config("mdc_first", c), c), main_loop=False)
-        yield Shipped("mdc rest", mdc.mdc_rest_call(config("mdc_rest", c), c, False))
-        yield Shipped("mdc rest, training", mdc.mdc_rest_call(config("mdc_rest", c), c, True))
+        taps = conv.conv_call(config("mdc_taps", c), c, c, 5, act=True)
+        yield Shipped("mdc 5x5", taps, (*ALONE, "gate", "skip", "sums_ptr"))
+        for keep in (False, True):
+            for following in (False, True):
+                name = "mdc rest" + (", training" if keep else "") + ("" if following else ", last")
+                yield Shipped(name, mdc.mdc_rest_call(config("mdc_rest", c), c, keep, following))
         first, rest = config("mdc_backward_first", c), config("mdc_backward_rest", c)
         yield Shipped("mdc backward first", mdc_backward.mdc_backward_first_call(first, c), main_loop=False)
         yield Shipped("mdc backward rest", mdc_backward.mdc_backward_rest_call(rest, c))

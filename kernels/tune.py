@@ -28,7 +28,7 @@ from .layout import Flat
 from .slots import GRADIENTS, KEPT
 from .tuning import Config, width
 
-KERNELS = ("conv", "residual", "mdc_first", "mdc_rest", "mdc_backward_first", "mdc_backward_rest", "wgrad", "head", "tail")
+KERNELS = ("conv", "residual", "mdc_first", "mdc_taps", "mdc_rest", "mdc_backward_first", "mdc_backward_rest", "wgrad", "head", "tail")
 TOLERANCE = 0.02  # relative; candidates add in another order
 
 
@@ -72,7 +72,7 @@ def workload(kernel: str, c: int, side: int, dtype: torch.dtype) -> Callable[[],
         return mu
 
     def run_mdc() -> Tensor:
-        mdc.mdc_module(slots, w5, w3, w1, bias, inside, pitch, x=0, a1=1, y=last, keep=KEPT.index("a"))
+        mdc.mdc_body(slots, w5[None], w3[None], w1[None], bias[None], inside, pitch, keep=True)
         return slots[last]
 
     def run_backward() -> Tensor:
@@ -97,6 +97,7 @@ def workload(kernel: str, c: int, side: int, dtype: torch.dtype) -> Callable[[],
         "conv": run_conv,
         "residual": run_residual,
         "mdc_first": run_mdc,
+        "mdc_taps": run_mdc,
         "mdc_rest": run_mdc,
         "mdc_backward_first": run_backward,
         "mdc_backward_rest": run_backward,

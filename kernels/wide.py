@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .conv import conv2d
-from .slots import BIASES, GRADIENTS, KEPT, MATRICES
+from .slots import BIASES, GRADIENTS, KEPT, MATRICES, Place
 
 
 def residual_module(
@@ -39,11 +39,9 @@ def mdc_module(
     bias: Tensor,  # [8, C] float32
     inside: Tensor,  # [P] uint8
     pitch: int,
-    x: int,
-    a1: int,
-    y: int,
-    keep: int | None,
+    at: Place,
 ) -> None:
+    x, a1, b1, y, keep = at
     c, join = s.shape[2], list(MATRICES).index("join of a")
     to_a1, to_b1, to_c, *_, to_t1, to_t2 = w1.view(-1, c, c)
 
@@ -51,14 +49,14 @@ def mdc_module(
         conv2d(source, w, bias[BIASES.index(name)], inside, out, pitch, k, act=True)
 
     if keep is None:  # the two slots of a1 and b1 are free once a and b are there
-        kept = (*s.new_empty(3, *s.shape[1:]), s[a1], s[a1 + 1], s[a1])
+        kept = (*s.new_empty(3, *s.shape[1:]), s[a1], s[b1], s[a1])
     else:
         kept = tuple(s[keep : keep + 6])
     a, b, c1, j, u, v = kept
     layer("a1", s[x], to_a1, s[a1])
-    layer("b1", s[x], to_b1, s[a1 + 1])
+    layer("b1", s[x], to_b1, s[b1])
     layer("a2", s[a1], w5, a, 5)
-    layer("b2", s[a1 + 1], w3, b, 3)
+    layer("b2", s[b1], w3, b, 3)
     layer("c", s[x], to_c, c1)
     layer("join", torch.cat((a, b, c1), 1), w1[join * c : (join + 3) * c], j)
     torch.add(j, s[x], out=u)

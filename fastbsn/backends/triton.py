@@ -24,6 +24,7 @@ from fastbsn.backends.capture import capture, replays
 from fastbsn.backends.trial import proven
 from fastbsn.errors import BackendError, InputError
 from fastbsn.kernels.layout import Flat
+from fastbsn.kernels.slots import place
 from fastbsn.kernels.tuning import WIDEST
 from fastbsn.nets import DBSN
 from fastbsn.nets.dbsn import DILATIONS, Branch
@@ -176,6 +177,8 @@ class TritonDBSN:
             matrices = [layers[1][0].flatten(1)] if self.light else pointwise_matrices(layers)
             weights = (*spatial, self._to(torch.cat([m.T for m in matrices])))
             packed["modules"].append((*((mdc_cuda.pack(*weights),) if self.modules == "cuda" else weights), bias))
+        if not self.light and self.modules == "triton":  # arrays of all modules, as one call takes them
+            packed["modules"] = [torch.stack(arrays) for arrays in zip(*packed["modules"], strict=True)]
         return packed
 
     def _pack_ends(self, net: DBSN, branches: list[Branch]) -> tuple[Tensor, Tensor, Tensor]:
@@ -230,19 +233,21 @@ class _Size:
         net = self.net
         self.ends.pack(self.image, self.packed)
         for weights, flat, slots, inside, d in zip(net.branches, self.flats, self.slots, self.inside, DILATIONS, strict=True):
-            last, before = len(slots) - 1, len(slots) - 2
-            at = before if len(weights["modules"]) % 2 else last  # so that the result is in the last slot
+            modules, last = weights["modules"], len(slots) - 1
+            stacked = not net.light and net.modules == "triton"
+            at = place(0, len(modules[0]), False).x if stacked else last - len(modules) % 2  # so that the result is in the last slot
             packed = (net.head, weights["masked"], weights["pre"], weights["bias"])
             self.ends.head(self.packed, *packed, slots[at], self.shape, flat.rows, flat.pitch, d)
-            for module in weights["modules"]:
-                to = last + before - at
+            if stacked:
+                self.mdc.mdc_body(slots, *modules, inside, flat.pitch, keep=False)
+                continue
+            for module in modules:
+                to = 2 * last - 1 - at
                 if net.light:
                     self.residual.residual_module(slots[at], *module, inside, slots[to], flat.pitch)
-                elif net.modules == "cuda":
+                else:
                     matrices, bias = module
                     mdc_cuda.mdc_module(slots[at], matrices, bias, inside, flat, slots[to])
-                else:
-                    self.mdc.mdc_module(slots, *module, inside, flat.pitch, x=at, a1=0, y=to)
                 at = to
         first, second = self.flats
         geometry = (first.rows, first.pitch, second.rows, second.pitch)

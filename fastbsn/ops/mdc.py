@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbsn.kernels.layout import Flat
-from fastbsn.kernels.slots import BIASES, GRADIENTS, KEPT, PRODUCTS, TAPS
+from fastbsn.kernels.slots import BIASES, GRADIENTS, KEPT, PRODUCTS, TAPS, place
 from fastbsn.ops.dispatch import TRIALS, Trial, compute_dtype, use_triton
 from fastbsn.ops.modules import Params, convolution, differentiated, in_a_row
 from fastbsn.ops.operator import channels_last_like, define, enter, tap_major, tap_major_transposed
@@ -46,17 +46,12 @@ def _forward(
 
     modules, flat = w5.shape[0], _flat(x, dilation)
     s = torch.empty(len(KEPT) * modules + 1 if save else 4, flat.positions, x.shape[1], dtype=x.dtype, device=x.device)
-    at = 0 if save else 2
-    enter(flat, x, outside, s[at])
+    enter(flat, x, outside, s[place(0, modules, save).x])
     inside, bias = flat.inside(x.device, outside), bias.float().contiguous()
     m5, m3 = tap_major(w5.flatten(3), x.dtype), tap_major(w3.flatten(3), x.dtype)
     m1 = tap_major(w1[..., None], x.dtype).flatten(1, 2)
-    for m in range(modules):
-        to = at + len(KEPT) if save else 5 - at
-        slots = dict(x=at, a1=at + 1, y=to, keep=at + KEPT.index("a")) if save else dict(x=at, a1=0, y=to)
-        kernels.mdc_module(s, m5[m], m3[m], m1[m], bias[m], inside, flat.pitch, **slots)
-        at = to
-    return flat.unpack(s[at]), s if save else s.new_empty(0)
+    kernels.mdc_body(s, m5, m3, m1, bias, inside, flat.pitch, save)
+    return flat.unpack(s[-1]), s if save else s.new_empty(0)
 
 
 def _forward_fake(

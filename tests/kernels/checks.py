@@ -189,7 +189,7 @@ class Guarded:
 def check_memory(c: int, o: int, flat: Flat, k: int, dtype: torch.dtype, device: str) -> None:
     """Every kernel, between guard bands: reads nothing outside its arrays, writes all of them and nothing else, padding zero."""
     from fastbsn.kernels.conv import conv2d
-    from fastbsn.kernels.mdc import mdc_module
+    from fastbsn.kernels.mdc import mdc_body
     from fastbsn.kernels.mdc_backward import mdc_backward_module, mdc_table
     from fastbsn.kernels.residual import residual_module
     from fastbsn.kernels.wgrad import weight_gradients
@@ -223,7 +223,7 @@ def check_memory(c: int, o: int, flat: Flat, k: int, dtype: torch.dtype, device:
     s = image(c, slots=last + 1)
     w5, w3, w1 = weight(25 * c, c), weight(9 * c, c), weight(8 * c, c)
     slots = s.array.unflatten(0, (last + 1, p))
-    mdc_module(slots, w5, w3, w1, bias[:, :c].contiguous(), inside, flat.pitch, x=0, a1=1, y=last, keep=3)
+    mdc_body(slots, w5[None], w3[None], w1[None], bias[None, :, :c].contiguous(), inside, flat.pitch, keep=True)
     s.check_written()
     assert all(slots[i][padding].eq(0).all() for i in (1, 2, last))
     g = image(c, slots=dx + 1)

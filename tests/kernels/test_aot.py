@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastbsn import ops
 from fastbsn.backends import triton
-from fastbsn.kernels import aot, runtime, shipped, tuning
+from fastbsn.kernels import aot, runtime, shipped, tune, tuning
 from fastbsn.kernels.tuning import Config
 from fastbsn.nets import UNet
 from tests.kernels import checks
@@ -121,7 +121,7 @@ def test_descriptors_are_made_on_the_host_wherever_the_gpu_has_tma(capability, a
 
 
 def test_every_tuned_width_has_an_entry_on_every_architecture():
-    kernels = {"conv", "residual", "mdc_first", "mdc_rest", "mdc_backward_first", "mdc_backward_rest", "wgrad", "head", "tail", "pack"}
+    kernels = {"pack", *tune.KERNELS}
     for arch in tuning.SHARED:
         for kernel in kernels:
             for itemsize in (2, 4):

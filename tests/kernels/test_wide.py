@@ -10,6 +10,7 @@ from fastbsn.kernels import mdc as kernels_mdc
 from fastbsn.kernels import mdc_backward, runtime, tuning
 from fastbsn.kernels import residual as kernels_residual
 from fastbsn.kernels.layout import Flat
+from fastbsn.kernels.slots import place
 from fastbsn.kernels.tuning import Config
 from tests.kernels import checks
 from tests.kernels.interpreter import DEVICE
@@ -33,11 +34,10 @@ def residual(x: Tensor, w: Tensor, bias: Tensor, inside: Tensor, keep: bool) -> 
 
 def mdc(x: Tensor, w: Tensor, bias: Tensor, inside: Tensor, keep: bool) -> list[Tensor]:
     c, s = x.shape[1], x.new_empty(11 if keep else 4, *x.shape)
-    slots = dict(x=0, a1=1, y=9, keep=3) if keep else dict(x=2, a1=0, y=3)
     last, w5, w3, w1 = s[10 if keep else 0], w[: 25 * c], w[25 * c : 34 * c], w[34 * c :]
     last.fill_(7)
-    s[slots["x"]] = x
-    kernels_mdc.mdc_module(s, w5, w3, w1, bias, inside, FLAT.pitch, **slots)
+    s[place(0, 1, keep).x] = x
+    kernels_mdc.mdc_body(s[:10], w5[None], w3[None], w1[None], bias[None], inside, FLAT.pitch, keep)
     if not keep:
         return [s[3]]
     assert last.eq(7).all(), "a slot behind the module was written"
