@@ -44,11 +44,18 @@ int main(int, char** argv) {  // batch, channels, h, w, path, bytes of shared me
         }
         if (op.coarse < 0 && op.fine < 0) bytes += 4LL * batch * channels * h * w;
         if (op.out < 0) bytes += 2 * 4LL * batch * channels * h * w;
+        const Block& b = op.block;  // through L2: weights for every step, rows of a tile with its halo, the result
+        const int64_t all_steps = pixels / computed(b), image = b.image ? 4LL * channels * image_pitch(b) : 0;
+        const int64_t row = 2LL * b.skip * 2 * pitch(b) + image, coarse_row = 2LL * b.up * pitch(b);
+        int64_t l2 = all_steps * (16LL * weight_octets(b) + b.rows * row + b.rows / 2 * coarse_row);
+        l2 += tiles(p) * (KEPT * row + COARSE_KEPT * coarse_row);
+        if (op.out >= 0) l2 += 2LL * batch * plan.buffers[op.out].channels * plan.buffers[op.out].h * plan.buffers[op.out].w;
+        else l2 += 2 * 4LL * batch * channels * h * w;
         const int index = path == HOPPER ? kernel<HOPPER_BLOCKS>(op.block) : kernel<PORTABLE_BLOCKS>(op.block);
-        printf("{\"level\": %d, \"stages\": %d, \"upsamples\": %s, \"width\": %d, \"tiles\": %lld, \"computed\": %lld, \"useful\": %lld, \"longest\": %lld, \"macs\": %d, \"kernel\": %d, \"columns\": %d, \"bytes\": %lld}\n",
+        printf("{\"level\": %d, \"stages\": %d, \"upsamples\": %s, \"width\": %d, \"tiles\": %lld, \"computed\": %lld, \"useful\": %lld, \"longest\": %lld, \"macs\": %d, \"kernel\": %d, \"columns\": %d, \"bytes\": %lld, \"l2\": %lld}\n",
                op.level, stages(op.block), op.block.up ? "true" : "false", op.block.width, (long long)tiles(p), (long long)pixels,
                (long long)batch * p.h * p.w, (long long)(longest * computed(op.block)), work, index,
-               op.block.n[0], (long long)bytes);
+               op.block.n[0], (long long)bytes, (long long)l2);
     }
     return 0;
 }

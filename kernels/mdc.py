@@ -1,9 +1,10 @@
-"""The multiple-dilated-convolutions module of the paper D-BSN, forward: a kernel for the two 1x1 in front of the first module, and for each
-module the 5x5 (that of conv.py, in larger blocks than all the rest would leave registers for) and the rest, with the two 1x1 of the next.
+"""The multiple-dilated-convolutions modules of the paper D-BSN, forward: a kernel for the two 1x1 in front of the first one; then for each
+the 5x5 (conv.py, in blocks for which all the rest would leave no registers), and the rest with the two 1x1 of the next. On architectures
+that are not in `tuning.FUSES_NEXT` the two 1x1 are a kernel of their own before every module.
 
 Every activation of a branch is a slot of one array [slots * P, C] and is named by its first row; P is a multiple of BLOCK, so that a
-block never reaches the next slot. What is read with a halo is passed as a slot of its own, beyond which a block reads zero. Matrices in `w1` [8 * C, C], applied as row vector @ matrix, and biases in `b_ptr` [8, C] are in the
-order of slots.py.
+block never reaches the next slot. What is read with a halo is passed as a slot of its own, beyond which a block reads zero. Matrices in
+`w1` [8 * C, C], applied as row vector @ matrix, and biases in `b_ptr` [8, C] are in the order of slots.py.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def mdc_body(
     keep: bool,  # what the backward pass reads
 ) -> None:
     """M modules in a row; the result is in the last slot."""
-    modules = len(w5)
+    modules, fuses = len(w5), runtime.target(s).arch in tuning.FUSES_NEXT
     places = [place(m, modules, keep) for m in range(modules)]
     for m, at in enumerate(places):
         if s.shape[-1] > tuning.WIDEST:
@@ -178,5 +179,6 @@ def mdc_body(
 
             wide.mdc_module(s, w5[m], w3[m], w1[m], bias[m], inside, pitch, at)
             continue
-        both, following = slice(m, m + 2), places[m + 1] if m + 1 < modules else None
-        mdc_module(s, w5[m], w3[m], w1[both].flatten(0, 1), bias[both].flatten(0, 1), inside, pitch, at, m == 0, following)
+        following = places[m + 1] if fuses and m + 1 < modules else None
+        both = slice(m, m + 1 + (following is not None))
+        mdc_module(s, w5[m], w3[m], w1[both].flatten(0, 1), bias[both].flatten(0, 1), inside, pitch, at, m == 0 or not fuses, following)

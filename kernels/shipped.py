@@ -124,7 +124,7 @@ def shipped(arch: str, widths: dict[str, tuple[int, ...]]) -> Iterator[Shipped]:
         taps = conv.conv_call(config("mdc_taps", c), c, c, 5, act=True)
         yield Shipped("mdc 5x5", taps, (*ALONE, "gate", "skip", "sums_ptr"))
         for keep in (False, True):
-            for following in (False, True):
+            for following in (False, True) if arch in tuning.FUSES_NEXT else (False,):
                 name = "mdc rest" + (", training" if keep else "") + ("" if following else ", last")
                 yield Shipped(name, mdc.mdc_rest_call(config("mdc_rest", c), c, keep, following))
         first, rest = config("mdc_backward_first", c), config("mdc_backward_rest", c)

@@ -17,6 +17,8 @@ from typing import Any
 TABLE = Path(__file__).with_name("tuning.json")
 SHARED = {"sm_80": 163 * 1024, "sm_89": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "sm_120": 99 * 1024}  # bytes per block
 TMA = ("sm_90", "sm_100", "sm_120")
+# Where a module of the paper computes the first layers of the next: elsewhere, with operands in registers, that spills.
+FUSES_NEXT = ("sm_90", "sm_100", "interpreter")
 TUNED = (48, 64, 96, 128)
 WIDEST = 128  # columns of a block: what the registers of one program hold
 

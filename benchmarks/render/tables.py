@@ -226,24 +226,60 @@ def camera(result: Row) -> str:
     return "\n\n".join([table(columns, lines), f"{note} {machine(result['machine'])}"])
 
 
+MODEL_HEAD = ["GPU", "tensor cores, ms", "issue, ms", "shared memory, ms", "L2, ms", "DRAM, ms", "FLOP / L2 byte", "**predicted**, ms"]
+
+
+def _model_cells(gpu: str, r: Row) -> list[str]:
+    times = [f"{r[key]:.3g}" for key in ("tensor", "issue", "shared", "l2", "memory")]
+    return [gpu, *times, f"{r['flop_per_l2_byte']:.0f}", f"{r['least']:.3g} to {r['most']:.3g}"]
+
+
 def model(result: Row) -> str:
-    """Predicted times, resource by resource; not one of them is measured."""
-    keys = ("tensor", "issue", "shared", "memory")
+    """Predicted times, resource by resource; not one of them is measured. Parts are those of the largest images."""
     lines = [
-        [
-            r["what"],
-            r["size"],
-            r["gpu"],
-            *(f"{r[key]:.3g}" for key in keys),
-            f"{r['least']:.3g} to {r['most']:.3g}",
-            f"{r['pixels'] / r['most'] / 1e3:,.0f} to {r['pixels'] / r['least'] / 1e3:,.0f}",
-        ]
+        [r["what"], r["size"], *_model_cells(r["gpu"], r), f"{r['pixels'] / r['most'] / 1e3:,.0f} to {r['pixels'] / r['least'] / 1e3:,.0f}"]
         for r in result["rows"]
     ]
-    head = ["what", "images", "GPU", "tensor cores, ms", "issue, ms", "shared memory, ms", "DRAM, ms", "**predicted**, ms", "Mpixel/s"]
-    peaks = ", ".join(f"{p['name']} {p['tflops']} TFLOP/s and {p['memory'] / 1e12:g} TB/s" for p in result["inputs"]["peaks"].values())
-    note = f"Predicted, not measured. Peaks of the data sheets: {peaks}. Counts of commit {result['inputs']['counts']}."
-    return "\n\n".join([table(head, lines, 3), note])
+    size = result["rows"][-1]["size"]
+    parts = [[r["what"], p["part"], *_model_cells(r["gpu"], p)] for r in result["rows"] if r["size"] == size for p in r["parts"]]
+    peaks = ", ".join(
+        f"{p['name']} {p['tflops']} TFLOP/s, {p['memory'] / 1e12:g} TB/s, L2 {p['l2'] / 1e12:g} TB/s"
+        for p in result["inputs"]["peaks"].values()
+    )
+    note = f"Predicted, not measured. Peaks: {peaks} (L2 of the H100 assumed, the others from data sheets). "
+    note += f"Counts of commits {result['inputs']['counts']} and {result['inputs']['modules']}."
+    whole = table(["what", "images", *MODEL_HEAD, "Mpixel/s"], lines, 3)
+    return "\n\n".join(
+        [
+            whole,
+            note,
+            f"Block by block and kernel by kernel, {size}; predicted, not measured:",
+            table(["what", "part", *MODEL_HEAD], parts, 3),
+        ]
+    )
+
+
+def modules(result: Row) -> str:
+    """Counts of the Triton kernels of the teacher's module, before and now."""
+    lines = []
+    for when in ("before", "now"):
+        for r in result.get(when, ()):
+            block, chunk, warps, stages = r["config"]
+            loop = str(r["loop"]["instructions_per_product"]) if r["loop"] else "all unrolled"
+            numbers = [str(r[key]) for key in ("registers", "shared", "blocks_per_sm", "waits")]
+            name = f"{r['kernel']}, {r['arch']}" + (", before" if when == "before" else "")
+            lines.append([name, f"{block} x {chunk}, {warps}, {stages}", *numbers, loop])
+    head = [
+        "kernel",
+        "block x chunk, warps, stages",
+        "registers",
+        "shared memory, bytes",
+        "blocks per SM",
+        "waits",
+        "instructions per product",
+    ]
+    note = f"Before: commit {result['before_commit']}; now: {result['commit']}. Counts of the compiler, no times."
+    return "\n\n".join([table(head, lines, 2), note])
 
 
 def choice(result: Row) -> str:
@@ -320,6 +356,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "engines": engines,
     "reliability": reliability,
     "model": model,
+    "modules": modules,
     "labelling": labelling,
     "streaming": streaming,
 }
