@@ -50,5 +50,6 @@ def render(found: dict[str, Any]) -> str:
         lines.append(f"chosen {choice}: {found[choice][0]} ({found[choice][1]})")
     lines += ["backends"] + [f"  {name}: {reason or 'usable'}" for name, reason in found["backends"].items()]
     check = found["self_check"]
-    lines += [f"self-check: {check['rule']}"] + [f"  {kernels}: {result}" for kernels, result in check["results"].items()]
+    results = [f"  {kernels}: {result}" for kernels, result in check["results"].items()]
+    lines += [f"self-check: {check['rule']}", *(results or ["  nothing to check: no kernels run on this device"])]
     return "\n".join([*lines, "models", *(f"  {m}" for m in found["models"])])

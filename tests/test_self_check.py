@@ -168,6 +168,34 @@ def test_the_small_network_is_of_the_same_kind_and_draws_nothing_from_the_proces
     assert all(0.01 < float(t.std()) < 100 for t in (y if isinstance(y, tuple) else (y,)))
 
 
+def test_info_says_of_every_network_which_kernels_passed_on_a_gpu(monkeypatch):
+    """A fake GPU with a backend of right kernels for students and "light", and wrong ones for "paper"."""
+    right, wrong = (([torch.full((2,), v)], [torch.ones(2)], [torch.ones(2)]) for v in (1.0, 1.5))
+    gpu = torch.device("cuda", 0)
+
+    def prepare(net: Network, device: torch.device, dtype: torch.dtype) -> None:
+        kind = getattr(net, "variant", net.kind)
+        if not self_check.check("triton", device, dtype, kind, lambda: wrong if kind == "paper" else right).passed:
+            raise BackendError("wrong")
+
+    for name in ("cuda", "triton"):
+        module = types.ModuleType(name)
+        vars(module).update(why_not=lambda *_, name=name: None if name == "triton" else "not here", prepare=prepare)
+        monkeypatch.setitem(sys.modules, f"fastbsn.backends.{name}", module)
+    monkeypatch.setattr("fastbsn.backends.selection.resolve_device", lambda device: (gpu, "fake"))
+    monkeypatch.setattr("fastbsn.backends.selection.slow_bf16", lambda device: None)
+    text = info.render(info.environment())
+    assert "  triton on cuda:0 in bfloat16, student: self-check passed: error 0" in text
+    assert "  triton on cuda:0 in float16, light: self-check passed: error 0" in text
+    assert "  triton on cuda:0 in float16, paper: self-check failed: error 0.5, allowed" in text
+
+
+def test_info_says_where_there_is_nothing_to_check():
+    assert "  nothing to check: no kernels run on this device" in info.render(
+        {**info.environment(), "self_check": {"rule": "r", "results": {}}}
+    )
+
+
 def test_info_states_the_rule_and_the_results():
     self_check.check("cuda portable", torch.device("cuda", 0), BF16, "depth=3", counting([]))
     text = info.render(info.environment())

@@ -84,6 +84,8 @@ def status(device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
     """
     where, device_reason = resolve_device(device)
     nets: list[Network] = [UNet(), DBSN(variant="light")]
+    if where.type == "cuda":  # its modules have kernels of their own
+        nets.append(DBSN(variant="paper"))
     found: dict[str, str | None] = {}
     for name in BACKENDS:
         refusals = []

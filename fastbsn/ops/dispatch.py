@@ -5,8 +5,8 @@ with ops.backend("reference"): ...
 
 The kernels run forward and backward in a self-check (`self_check`) before they are first used on a GPU, in training as in inference.
 By themselves they take over the operations that no library has in one piece: the masked convolution, which is four in PyTorch, and the
-modules of a D-BSN. The student is made of plain 3x3 convolutions, where cuDNN has its own kernels and no measurement shows ours ahead: its
-training uses them by name only.
+modules of a D-BSN (those of "paper" in CUDA, where no gradient is asked for and that kernel runs, see `mdc_cuda`). The student is made of
+plain 3x3 convolutions, where cuDNN has its own kernels and no measurement shows ours ahead: its training uses them by name only.
 """
 
 from __future__ import annotations
@@ -122,13 +122,12 @@ def failure(device: str, index: int, dtype: torch.dtype, name: str, sizes: tuple
 failure._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _runs(device: torch.device, dtype: torch.dtype, name: str, sizes: tuple[int, ...]) -> self_check.Runs:
-    """Results and gradients of all arguments, by the kernels, by PyTorch, and in float64.
+def trial_values(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Arguments of a self-check, float32: an image, then weights and biases.
 
     Biases of 1 and -1 in turn and small weights keep all activations away from 0, where a rounding would turn the derivative of a ReLU
     over, and leave half of the channels of every layer at work.
     """
-    operation, shapes = TRIALS[name](*sizes)
     draw = torch.Generator().manual_seed(0)
 
     def value(i: int, noise: Tensor) -> Tensor:
@@ -136,7 +135,13 @@ def _runs(device: torch.device, dtype: torch.dtype, name: str, sizes: tuple[int,
             return 1.0 - 2 * (torch.arange(len(noise)) % 2)
         return noise if i == 0 else 0.2 * noise / noise[0].numel() ** 0.5
 
-    values = [value(i, torch.randn(shape, generator=draw)) for i, shape in enumerate(shapes)]
+    return [value(i, torch.randn(shape, generator=draw)) for i, shape in enumerate(shapes)]
+
+
+def _runs(device: torch.device, dtype: torch.dtype, name: str, sizes: tuple[int, ...]) -> self_check.Runs:
+    """Results and gradients of all arguments, by the kernels, by PyTorch, and in float64."""
+    operation, shapes = TRIALS[name](*sizes)
+    values = trial_values(shapes)
 
     def results(choice: str, precision: torch.dtype) -> list[Tensor]:
         leaves = [value.to(device, dtype).to(precision).requires_grad_() for value in values]
@@ -150,6 +155,11 @@ def _runs(device: torch.device, dtype: torch.dtype, name: str, sizes: tuple[int,
 
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         return results("unchecked", dtype), results("reference", dtype), results("reference", torch.float64)
+
+
+def automatic() -> bool:
+    """Whether operations of this thread choose their kernels by themselves."""
+    return _choice.name == "auto"
 
 
 def use_triton(x: Tensor, *channels: int, trial: tuple[str, tuple[int, ...]], automatic: bool = True) -> bool:

@@ -1,6 +1,6 @@
 """The module of the paper D-BSN (multiple dilated convolutions), and any number of them in a row: the body of a branch.
 
-Reference, then the operator `mdc_body` that runs a whole body through the Triton kernels: w5 [M, C, C, 5, 5], w3 [M, C, C, 3, 3],
+Reference, then the operator `mdc_body` that runs a whole body through the kernels, Triton or CUDA: w5 [M, C, C, 5, 5], w3 [M, C, C, 3, 3],
 w1 [M, 8, C, C] and bias [M, 8, C] in the order of kernels/slots.py. Its `saved` [9 M + 1, P, C] holds what `slots.KEPT` names of every
 module, then y; it is empty where nothing is to be differentiated.
 """
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from fastbsn.kernels.layout import Flat
 from fastbsn.kernels.slots import BIASES, GRADIENTS, KEPT, PRODUCTS, TAPS, place
-from fastbsn.ops.dispatch import TRIALS, Trial, compute_dtype, use_triton
+from fastbsn.ops import mdc_cuda, self_check
+from fastbsn.ops.dispatch import TRIALS, Trial, automatic, compute_dtype, trial_values, use_triton, warn_once
 from fastbsn.ops.modules import Params, convolution, differentiated, in_a_row
 from fastbsn.ops.operator import channels_last_like, define, enter, tap_major, tap_major_transposed
 
@@ -39,18 +40,65 @@ def _flat(x: Tensor, dilation: int) -> Flat:
     return Flat(x.shape[0], x.shape[2], x.shape[3], dilation, 2)
 
 
+def _matrices(w5: Tensor, w3: Tensor, w1: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """[M, 25 * C, C], [M, 9 * C, C] and [M, 8 * C, C], as the kernels take them."""
+    return tap_major(w5.flatten(3), dtype), tap_major(w3.flatten(3), dtype), tap_major(w1[..., None], dtype).flatten(1, 2)
+
+
+def _through_cuda(x: Tensor, outside: Tensor | None, w5: Tensor, w3: Tensor, w1: Tensor, bias: Tensor, dilation: int) -> Tensor:
+    """The body by `mdc_cuda`; arguments of the operator, the result of its forward pass."""
+    flat = _flat(x, dilation)
+    s = torch.empty(2, flat.positions, x.shape[1], dtype=x.dtype, device=x.device)
+    enter(flat, x, outside, s[0])
+    inside, at = flat.inside(x.device, outside), 0
+    for m5, m3, m1, b in zip(*_matrices(w5, w3, w1, x.dtype), bias.float().contiguous(), strict=True):
+        mdc_cuda.mdc_module(s[at], mdc_cuda.pack(m5, m3, m1), b, inside, flat, s[1 - at])
+        at = 1 - at
+    return flat.unpack(s[at])
+
+
+def _cuda_runs(device: torch.device, dtype: torch.dtype, c: int) -> self_check.Runs:
+    values = trial_values(_shapes(c))
+
+    def tensors(precision: torch.dtype) -> tuple[Tensor, list[Params]]:
+        x, *rest = (v.to(device, dtype).to(precision) for v in values)
+        pairs = list(zip(rest[::2], rest[1::2], strict=True))
+        return x, [pairs[:8], pairs[8:]]
+
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        x, modules = tensors(dtype)
+        own, exact = ([in_a_row(mdc_module_reference, *tensors(p), 2, True)] for p in (dtype, torch.float64))
+        return [_through_cuda(x, None, *_stacked(modules), 2)], own, exact
+
+
+def _cuda_modules(x: Tensor) -> bool:
+    """Whether the CUDA kernel takes the body of x: as in a prepared teacher, where it runs and has passed its self-check.
+
+    A check waits for the device, which a capture of a graph does not allow: one that comes first gets the Triton kernels.
+    """
+    if not automatic() or mdc_cuda.why_not(x.device, x.dtype, x.shape[1]) is not None:
+        return False
+    about = ("cuda mdc_modules", x.device, x.dtype, (x.shape[1],))
+    if not self_check.known(*about) and x.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    result = self_check.check(*about, lambda: _cuda_runs(x.device, x.dtype, x.shape[1]))
+    if not result.passed:
+        warn_once(f"the CUDA kernel of mdc_modules is not used on {x.device}: {result}")
+    return result.passed
+
+
 def _forward(
     x: Tensor, outside: Tensor | None, w5: Tensor, w3: Tensor, w1: Tensor, bias: Tensor, dilation: int, save: bool
 ) -> tuple[Tensor, Tensor]:
     import fastbsn.kernels.mdc as kernels
 
+    if not save and _cuda_modules(x):
+        return _through_cuda(x, outside, w5, w3, w1, bias, dilation), x.new_empty(0)
     modules, flat = w5.shape[0], _flat(x, dilation)
     s = torch.empty(len(KEPT) * modules + 1 if save else 4, flat.positions, x.shape[1], dtype=x.dtype, device=x.device)
     enter(flat, x, outside, s[place(0, modules, save).x])
     inside, bias = flat.inside(x.device, outside), bias.float().contiguous()
-    m5, m3 = tap_major(w5.flatten(3), x.dtype), tap_major(w3.flatten(3), x.dtype)
-    m1 = tap_major(w1[..., None], x.dtype).flatten(1, 2)
-    kernels.mdc_body(s, m5, m3, m1, bias, inside, flat.pitch, save)
+    kernels.mdc_body(s, *_matrices(w5, w3, w1, x.dtype), bias, inside, flat.pitch, save)
     return flat.unpack(s[-1]), s if save else s.new_empty(0)
 
 
@@ -125,12 +173,17 @@ def _gradient(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
 torch.library.register_autograd("fastbsn::mdc_body", _gradient, setup_context=_setup)
 
 
-def _through_triton(x: Tensor, modules: Sequence[Params], dilation: int, outside: Tensor | None) -> Tensor:
+def _stacked(modules: Sequence[Params]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights and biases of all modules, as the operator takes them."""
     w5 = torch.stack([a2[0] for _, a2, *_ in modules])
     w3 = torch.stack([b2[0] for _, _, _, b2, *_ in modules])
     w1 = torch.stack([torch.stack(pointwise_matrices(params)) for params in modules])
     bias = torch.stack([torch.stack([b for _, b in params]) for params in modules])
-    return mdc_body(x.to(compute_dtype(x)), outside, w5, w3, w1, bias, dilation, differentiated(x, modules))[0]
+    return w5, w3, w1, bias
+
+
+def _through_kernels(x: Tensor, modules: Sequence[Params], dilation: int, outside: Tensor | None) -> Tensor:
+    return mdc_body(x.to(compute_dtype(x)), outside, *_stacked(modules), dilation, differentiated(x, modules))[0]
 
 
 def pointwise_matrices(params: Params) -> list[Tensor]:
@@ -155,27 +208,30 @@ def mdc_module(x: Tensor, params: Params, dilation: int = 1, outside: Tensor | N
         [N, C, H, W].
     """
     if use_triton(x, x.shape[1], trial=("mdc_modules", (x.shape[1],))):
-        return _through_triton(x, [params], dilation, outside)
+        return _through_kernels(x, [params], dilation, outside)
     return mdc_module_reference(x, params, dilation, outside)
 
 
 def mdc_modules(x: Tensor, modules: Sequence[Params], dilation: int, phases: bool = True) -> Tensor:
     """Any number of `mdc_module` in a row, the body of a paper branch; arguments as in `residual_modules`."""
     if use_triton(x, x.shape[1], trial=("mdc_modules", (x.shape[1],))):
-        return _through_triton(x, modules, dilation, None)
+        return _through_kernels(x, modules, dilation, None)
     return in_a_row(mdc_module_reference, x, modules, dilation, phases)
 
 
-def _trial(c: int) -> Trial:
-    """Two modules at dilation 2, which divides neither side."""
+def _shapes(c: int) -> list[tuple[int, ...]]:
+    """Of the arguments of a trial: an image, and two modules at dilation 2, which divides neither of its sides."""
     weights = ((c, c, 1, 1), (c, c, 5, 5), (c, c, 1, 1), (c, c, 3, 3), (c, c, 1, 1), (c, 3 * c, 1, 1), (c, c, 1, 1), (c, c, 1, 1))
-    shapes = [(2, c, 13, 19), *(shape for weight in 2 * weights for shape in (weight, (c,)))]
+    return [(2, c, 13, 19), *(shape for weight in 2 * weights for shape in (weight, (c,)))]
+
+
+def _trial(c: int) -> Trial:
 
     def run(x: Tensor, *tensors: Tensor) -> tuple[Tensor]:
         pairs = list(zip(tensors[::2], tensors[1::2], strict=True))
         return (mdc_modules(x, [pairs[:8], pairs[8:]], 2),)
 
-    return run, shapes
+    return run, _shapes(c)
 
 
 TRIALS["mdc_modules"] = _trial

@@ -75,6 +75,12 @@ def check(kernels: str, device: torch.device, dtype: torch.dtype, about: Hashabl
         return _results[key]
 
 
+def known(kernels: str, device: torch.device, dtype: torch.dtype, about: Hashable) -> bool:
+    """Whether `check` has a result already, and so would run nothing."""
+    with _lock:
+        return (kernels, device, dtype, about) in _results
+
+
 def interpreted(device: torch.device) -> bool:
     """Whether kernels on `device` are Python code under the interpreter of Triton, in a test: nothing to check then."""
     return device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastbsn import ops
 from fastbsn.backends import reference, trial, triton
 from fastbsn.errors import BackendError
 from fastbsn.kernels import tuning
 from fastbsn.kernels.layout import Flat
 from fastbsn.kernels.tuning import Config
 from fastbsn.nets import DBSN
-from fastbsn.ops import dispatch, mdc_cuda, self_check
+from fastbsn.ops import dispatch, mdc, mdc_cuda, self_check
+from fastbsn.ops.modules import in_a_row
 from tests.csrc.conftest import ROOT, compile_cpp
 from tests.kernels import checks
 from tests.kernels.interpreter import DEVICE
@@ -29,22 +31,78 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return ctypes.CDLL(str(compile_cpp(output, ROOT / "tests/csrc/mdc.cpp", flags=["-O3", "-march=native", "-shared", "-fPIC"])))
 
 
-@pytest.mark.skipif(DEVICE == "cuda", reason="tests/gpu runs the kernel itself")
-@pytest.mark.parametrize(("modules", "dtype", "features"), [(1, HALF, True), (2, BF16, False)])
-def test_prepared_teacher_with_the_emulated_kernel(emulated, modules, dtype, features, monkeypatch):
-    """Slots that hold NaN where nothing was written: what the CUDA kernel leaves out, nobody reads."""
-    launched = []
+def launches(emulated: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, factor: float = 1.0) -> list[int]:
+    """Dilations of the launches, by the emulated kernel, whose result is then `factor` times too large."""
+    launched: list[int] = []
 
     def emulate(x, weights, bias, inside, flat: Flat, y):
         launched.append(flat.d)
         pointers = [ctypes.c_void_p(t.data_ptr()) for t in (x, y, inside, weights, bias)]
         sizes = flat.n * flat.d * flat.d, flat.hp, flat.wp, flat.rows, flat.pitch
         emulated.run_mdc(int(x.dtype == HALF), *pointers, *sizes, 1, 0, ctypes.create_string_buffer(1024))
+        y *= factor
 
     monkeypatch.setattr(mdc_cuda, "mdc_module", emulate)
+    return launched
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="tests/gpu runs the kernel itself")
+@pytest.mark.parametrize(("modules", "dtype", "features"), [(1, HALF, True), (2, BF16, False)])
+def test_prepared_teacher_with_the_emulated_kernel(emulated, modules, dtype, features, monkeypatch):
+    """Slots that hold NaN where nothing was written: what the CUDA kernel leaves out, nobody reads."""
+    launched = launches(emulated, monkeypatch)
     with tuning.forced(all=Config(64, 32, 4, 2)):
         checks.check_teacher("paper", 96, modules, (1, 3, 5, 4), dtype, features, DEVICE, "cuda")
     assert launched == modules * [2] + modules * [3]
+
+
+@pytest.fixture
+def operation(monkeypatch):
+    """The body of a branch as an operation, on a device where the CUDA kernel runs, and the same in float64."""
+    monkeypatch.setattr(self_check, "_results", {})
+    monkeypatch.setattr(dispatch, "_warned", set())
+    monkeypatch.setattr(mdc_cuda, "why_not", lambda device, dtype, c: None if c == 96 else "another width")
+    monkeypatch.setattr(mdc, "_shapes", lambda c, shapes=mdc._shapes: [(1, c, 5, 4), *shapes(c)[1:]])
+    torch.manual_seed(0)
+    x, modules = torch.randn(1, 96, 5, 7), [checks.random_module(96, "mdc", "cpu") for _ in range(3)]
+
+    def run(trained: bool = False) -> torch.Tensor:
+        with tuning.forced(all=Config(128, 32, 4, 2)):
+            return mdc._through_kernels(x.half().requires_grad_(trained), [[(w.half(), b.half()) for w, b in m] for m in modules], 2, None)
+
+    def reference(dtype: torch.dtype) -> torch.Tensor:
+        half = [[(w.half().to(dtype), b.half().to(dtype)) for w, b in m] for m in modules]
+        return in_a_row(mdc.mdc_module_reference, x.half().to(dtype), half, 2, True)
+
+    return run, reference
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="tests/gpu runs the kernel itself")
+def test_operation_takes_the_kernel_once_it_has_passed(emulated, operation, monkeypatch):
+    run, reference = operation
+    launched = launches(emulated, monkeypatch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got, _ = run(), run()
+    assert launched == (2 + 3 + 3) * [2]  # two modules of the check, once
+    checks.assert_as_good(got, reference(HALF), reference(torch.float64))
+    assert any(name.startswith("cuda mdc_modules on cpu in float16, (96,)") for name in self_check.report())
+    launched.clear()
+    with ops.backend("triton"):
+        run()
+    assert not launched, "Triton was asked for by name"
+    run(trained=True)
+    assert not launched, "a gradient needs activations that the kernel does not keep"
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="tests/gpu runs the kernel itself")
+def test_operation_goes_on_with_triton_where_the_kernel_is_wrong(emulated, operation, monkeypatch):
+    run, reference = operation
+    launched = launches(emulated, monkeypatch, 1.05)
+    with pytest.warns(RuntimeWarning, match=r"CUDA kernel of mdc_modules is not used on cpu: self-check failed: error 0\.") as caught:
+        got, _ = run(), run()
+    assert len(caught) == 1 and launched == 2 * [2]
+    checks.assert_as_good(got, reference(HALF), reference(torch.float64))
 
 
 class Run:
