@@ -14,7 +14,7 @@ The gate is a loss of at most 0.02 dB.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,14 @@ from fastbsn.io.atomic import write_json
 from fastbsn.io.weights import load_tensors, save_tensors
 from fastbsn.nets import UNet, pad_to_multiple
 from fastbsn.nets.unet import upsample_weight
-from fastbsn.ops.topology import SLOPE
+from fastbsn.ops.topology import SLOPE, Layer
 from fastbsn.training import StudentConfig
 from fastbsn.training.labels import LabelSet
 from fastbsn.training.loop import warmup_cosine
 from fastbsn.training.student import StudentTask
 
 GATE = 0.02  # dB
+PLANS = ("levels 1 and below", "all but the first and the last", "all layers", "all layers, the image in 16 bits")
 ERROR = (0.5 / 255) ** 2  # squared error that even a perfect output is taken to have
 Images = list[tuple[np.ndarray, np.ndarray]]  # noisy and clean, [C, H, W]
 
@@ -76,19 +77,22 @@ class Int8UNet(nn.Module):
     """`net`, of which the layers `chosen` compute in INT8.
 
     Args:
+        exact_image: what these layers read of the image stays as it is, and so do its weights.
         ranges: least and greatest value of everything that a chosen layer reads, by name as in `Layer.inputs`.
     """
 
-    def __init__(self, net: UNet, chosen: Collection[str], ranges: dict[str, tuple[float, float]]):
+    def __init__(self, net: UNet, chosen: Collection[str], ranges: dict[str, tuple[float, float]], exact_image: bool = False):
         super().__init__()
+        self.exact_image = exact_image
         self.layers, self.multiple, self.chosen = net.layers, net.multiple, frozenset(chosen)
         self.upsampled = {layer.upsampled for layer in net.layers}
         self.weights = nn.ParameterDict({n: p.detach().clone() for n, p in _parameters(net)})
-        read = {name for layer in net.layers if layer.name in self.chosen for name in layer.inputs}
+        read = {name for layer in net.layers if layer.name in self.chosen for name in layer.inputs} - ({"image"} if exact_image else set())
         self.ranges = nn.ModuleDict({name: Range(*ranges[name]) for name in sorted(read)})
 
     def part(self, source: str, x: Tensor, w: Tensor, int8: bool) -> Tensor:
         """What one input of a layer adds to its sums."""
+        int8 = int8 and not (self.exact_image and source == "image")
         x = self.ranges[source](x) if int8 else x
         if source not in self.upsampled:
             return F.conv2d(x, quantised_weight(w, (1, 2, 3)) if int8 else w, padding=1)
@@ -158,14 +162,15 @@ def scores(net: nn.Module, sets: dict[str, Images]) -> dict[str, float]:
     return {k: float(np.mean([psnr(x, net(torch.from_numpy(y)[None])[0].clamp(0, 1).numpy()) for y, x in s])) for k, s in sets.items()}
 
 
-def plans(net: UNet) -> dict[str, list[str]]:
-    """Which layers compute in INT8."""
-    names = [layer.name for layer in net.layers]
-    return {
-        "levels 1 and below": [n for n in names if n not in LEVEL0],
-        "all but the first and the last": names[1:-1],
-        "all layers": names,
-    }
+def plans(net: Sequence[Layer]) -> dict[str, list[str]]:
+    """Which layers compute in INT8; 16 bits of the image are taken for exact, see `image_in_16_bits`."""
+    names = [layer.name for layer in net]
+    return dict(zip(PLANS, ([n for n in names if n not in LEVEL0], names[1:-1], names, names), strict=True))
+
+
+def image_in_16_bits(plan: str) -> bool:
+    """256 values of a noisy image, from about -0.5 to 1.5, lie 2/255 apart: their rounding alone adds noise of 0.6/255."""
+    return plan == PLANS[3]
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -184,8 +189,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     args.work.mkdir(parents=True, exist_ok=True)
     result = {"machine": describe(), "model": args.model, "steps": args.steps, "crop": args.crop, "lr": args.lr, "gate_db": GATE}
     result |= {"clean": args.clean.name, "n": {k: len(s) for k, s in sets.items()}, "fp32": exact, "rows": rows}
-    for i, (plan, chosen) in enumerate(plans(net).items()):
-        student, file = Int8UNet(net, chosen, ranges), args.work / f"plan{i}.safetensors"
+    for plan in args.plans:
+        chosen, exact_image = plans(net.layers)[plan], image_in_16_bits(plan)
+        student, file = Int8UNet(net, chosen, ranges, exact_image), args.work / f"{plan.replace(' ', '-')}.safetensors"
         before = scores(student, sets)
         if file.exists():
             student.load_state_dict(load_tensors(file)[0])
@@ -209,6 +215,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pairs-every", type=int, default=8, help="take every n-th of them (%(default)s)")
     parser.add_argument("--model", default="color-awgn", help="bundled name or file")
     parser.add_argument("--sigma", type=int, nargs="+", default=[15, 25, 50])
+    parser.add_argument("--plans", nargs="+", choices=PLANS, default=list(PLANS), help="which layers, in this order (default: all three)")
     parser.add_argument("--samples", type=int, default=8, help="labels for the first ranges (%(default)s)")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--lr", type=float, default=1e-4, help="of the weights; the ranges have 20 times as much")

@@ -198,6 +198,19 @@ def int8(result: Row) -> str:
     return "\n\n".join([table(columns, lines), f"{note} {machine(result['machine'])}"])
 
 
+def qat(result: Row) -> str:
+    """INT8 before and after quantisation-aware training."""
+    sets = list(result["fp32"])
+    lines = []
+    for r in result["rows"]:
+        numbers = [_number(r[when][s], 3, True) for s in sets for when in ("before", "after")]
+        lines.append([r["plan"], *numbers, "yes" if r["passes"] else "no"])
+    head = ["in INT8", *(f"{s}, {when}, dB" for s in sets for when in ("before", "after")), f"within {result['gate_db']} dB"]
+    counts = ", ".join(f"{n} of {s}" for s, n in result["n"].items())
+    note = f"{result['model']}, PSNR - fp32, simulated; {result['steps']} steps. Images: {counts}."
+    return "\n\n".join([table(head, lines), f"{note} {machine(result['machine'])}"])
+
+
 def engines(result: Row) -> str:
     lines = []
     for r in result["rows"]:
@@ -353,6 +366,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "speedrun": speedrun,
     "quality": quality,
     "int8": int8,
+    "qat": qat,
     "engines": engines,
     "reliability": reliability,
     "model": model,
