@@ -31,7 +31,7 @@ def test_photographs_hold_no_stripes(name, sigma):
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("level", [4, 12])
+@pytest.mark.parametrize("level", [8, 16])
 @pytest.mark.parametrize("name", PICTURES)
 def test_stripes_are_found_and_removed(name, level, axis):
     x = picture(name)
@@ -42,7 +42,7 @@ def test_stripes_are_found_and_removed(name, level, axis):
     offsets = (y - x).mean(1 - axis)[..., 0]
     assert np.corrcoef((found.rows[0, :, 0] if axis == 0 else found.columns[0, 0]).numpy(), offsets)[0, 1] > 0.7
     left = found.remove(planes(y)).numpy()
-    assert psnr(left, x.transpose(2, 0, 1)) > psnr(y.transpose(2, 0, 1), x.transpose(2, 0, 1)) + (0 if level < 10 else 6)
+    assert psnr(left, x.transpose(2, 0, 1)) > psnr(y.transpose(2, 0, 1), x.transpose(2, 0, 1)) + 3
 
 
 def test_structure_across_the_picture_is_no_stripe(rng):
