@@ -38,7 +38,17 @@ LABELLER, STRENGTH, TURNS = "color-awgn", 2.0, 2
 BASE = "color-photo"  # what the student starts from, and what says whether a photograph is noisy at all
 QUIET = 1.0 / 255  # BASE removes less from flat areas of clean photographs (mostly), and more from noisy ones
 OWN_CAMERA = Mixture(
-    measured=0.9, raw=0.0, blurred=0.0, white=0.05, clean=0.05, gain=(1.0, 2.4), free=0.1, own=0.8, frames=0.03, other_content=0.1
+    measured=0.9,
+    raw=0.0,
+    blurred=0.0,
+    white=0.05,
+    clean=0.05,
+    gain=(1.0, 2.4),
+    free=0.1,
+    own=0.8,
+    frames=0.03,
+    other_content=0.1,
+    pairs=0.5,
 )
 
 RATE = 5e-4  # peak learning rate: the student is trained already
