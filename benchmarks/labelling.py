@@ -3,7 +3,8 @@
     python -m benchmarks.labelling --out benchmarks/results/labelling.json [--scale cpu --repeat 1 --add]
 
 Rates are Mpixel/s with one thread per process on a CPU, with the GPU where there is one. *bare* computes the engine's own windows from
-memory and writes nothing; *one by one* reads, labels and writes one image after another; *workers* are processes that have a core each.
+memory and writes nothing; *one by one* reads, labels and writes every fourth image, one after another; *workers* are processes that have a
+core each.
 Ratios of processor time leave out what else the machine does: *engine over bare* compares the thread that runs the network, *two over
 one* twice all time of one process with that of two which run at the same time, per pixel. Memory is the peak of a process of its own. The
 teacher has random weights. To be run on a machine that does nothing else; --add keeps
@@ -42,21 +43,23 @@ from fastbsn.pixels import white
 from fastbsn.training.imageset import to_tensor
 from fastbsn.training.labels import label_image, label_levels
 
-SIDES = {"tiny": (40, 72), "small": (40, 56), "cpu": (48, 160), "full": (256, 768)}  # pixels on a side, from and to
-WIDTH = {"tiny": 16, "small": 8, "cpu": 48, "full": 48}
-REPEAT = 3
+SIDES = {"tiny": (40, 72), "cpu": (48, 160), "full": (256, 768)}  # pixels on a side, from and to
+WIDTH = {"tiny": 16, "cpu": 32, "full": 48}
+MEMORY_WIDTH = 8
+REPEAT, FACTOR, PART = 3, 8, 4  # rounds; times as many images for the peak of memory; one of so many images is labelled one by one
 
 
-def make(folder: Path, count: int, scale: str, different: int) -> None:
-    """Noisy 8-bit colour images of so many different sizes in folder/noisy, and a teacher of random weights."""
+def make(folder: Path, count: int, scale: str, width: int) -> None:
+    """Noisy 8-bit colour images of mixed sizes in folder/noisy, the largest first, and a teacher of random weights."""
     rng = np.random.default_rng(0)
-    sizes = rng.integers(*SIDES[scale], (different, 2))
+    low, high = SIDES[scale]
+    sizes = rng.integers(low, high + 1, (count, 2))
+    sizes[0] = high
     (folder / "noisy").mkdir(parents=True)
-    for i in range(count):
-        h, w = (int(v) for v in sizes[i % different])
+    for i, (h, w) in enumerate(sizes.tolist()):
         y = photograph(3, h, w).numpy().transpose(1, 2, 0) + rng.normal(0, SIGMA, (h, w, 3))
         write_image(folder / "noisy" / f"{i:05}.png", np.rint(y.clip(0, 1) * 255).astype(np.uint8))
-    net = teacher("light", 3, width=WIDTH[scale], modules=4)
+    net = teacher("light", 3, width=width, modules=4)
     torch.manual_seed(0)
     networks = {"teacher": net, "noise_model": NoiseModel("gaussian", 3, net.feature_channels)}
     save_networks(folder / "teacher.safetensors", networks, {"kind": "teacher", "noise": "gaussian"})
@@ -87,15 +90,15 @@ def peak() -> int:
     return int(found[1]) * 1024
 
 
-def memory(count: int) -> list[dict[str, int]]:
-    """Peak of this process after a twelfth of so many images of twelve sizes, and after all."""
+def memory(count: int, scale: str) -> list[dict[str, int]]:
+    """Peak of this process after so many images, and after eight times as many."""
     found = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        make(folder, count, "small", 12)
+        make(folder, FACTOR * count, scale, MEMORY_WIDTH)
         labeller = Labeller(folder / "noisy", folder / "labels", folder / "teacher.safetensors")
         for n, _ in enumerate(labeller.run(list_units(labeller.source)), 1):
-            if n in (count // 12, count):
+            if n in (count, FACTOR * count):
                 found.append({"images": n, "peak_bytes": peak()})
     return found
 
@@ -121,7 +124,7 @@ def one_by_one(source: Path, output: Path, model: Path) -> dict[str, float]:
     predictor, pixels = Labeller(source, output, model).job.predictor, 0
     output.mkdir()
     start = time.perf_counter()
-    for path in sorted(source.iterdir()):
+    for path in sorted(source.iterdir())[::PART]:
         label = label_image(predictor, to_tensor(read_image(path))).label
         save_tensors(output / f"{path.name}.safetensors", {"label": label}, {})
         pixels += label.shape[1] * label.shape[2]
@@ -147,7 +150,7 @@ def cost(found: list[dict[str, float]], what: str) -> float:
 def run(scale: str, count: int, repeat: int, rounds: list[dict[str, float]]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        make(folder / "whole", count, scale, count)
+        make(folder / "whole", count, scale, WIDTH[scale])
         model = folder / "whole" / "teacher.safetensors"
         source = folder / "whole" / "noisy"
         for i in range(repeat):
@@ -191,7 +194,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--repeat", type=int, default=REPEAT, help="rounds, of which the median is reported (%(default)s)")
     p.add_argument("--out", type=Path, help="JSON file")
     p.add_argument("--add", action="store_true", help="to the rounds that the file has")
-    p.add_argument("--memory", action="store_true", help="only the peak of memory over the number of images (2400), added to the file")
+    p.add_argument("--memory", action="store_true", help="only the peak of memory over the number of images, added to the file")
     p.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     args = p.parse_args(argv)
     torch.set_num_threads(1)
@@ -204,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(engine(Path(source), Path(output), Path(model), (i, n))))
         return 0
     if args.memory:
-        found = memory(args.images * 12)
+        found = memory(args.images, args.scale)
         print("\n".join(f"{row['images']:>7} images: {row['peak_bytes'] / 2**20:.0f} MiB" for row in found))
         if args.out:
             write_json(args.out, (json.loads(args.out.read_text()) if args.out.exists() else {}) | {"memory": found})

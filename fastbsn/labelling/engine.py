@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,7 @@ from fastbsn.errors import FastBSNError, InputError, StorageError
 from fastbsn.io.storage import open_storage
 from fastbsn.io.weights import tensor_bytes
 from fastbsn.labelling.inputs import Image, Row, is_tar
-from fastbsn.labelling.job import Job, Options
+from fastbsn.labelling.job import THREADS, Job, Options
 from fastbsn.labelling.shards import Shard, label_row
 from fastbsn.labelling.windows import Result, Windows
 from fastbsn.training.identity import digest
@@ -25,7 +24,6 @@ from fastbsn.training.identity import digest
 Task = Callable[[], Image | list[Row]]  # decodes an image, or gives the rows of what is done or cannot be
 T = TypeVar("T")
 U = TypeVar("U")
-THREADS = min(4, os.cpu_count() or 1)  # that decode, and as many that write
 AHEAD = 2 * THREADS  # images that are decoded, and results that are not yet written
 
 

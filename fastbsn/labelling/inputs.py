@@ -66,7 +66,8 @@ class Image:
             if x.shape[0] != predictor.channels:
                 raise InputError(f"image has {x.shape[0]} channels; the model takes {predictor.channels}")
             frames = Frames(x, predictor.channels, "CYX", data_range=white(x))
-            self.pictures.append(Picture(self, frames, label_levels(predictor, frames)))
+            with job.measuring:
+                self.pictures.append(Picture(self, frames, label_levels(predictor, frames)))
         self._left = len(self.pictures)
 
     def done(self, frames: int) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from dataclasses import asdict, dataclass
 from math import isqrt
 from pathlib import Path
@@ -18,6 +20,7 @@ from fastbsn.training.label_files import VERSION
 
 WINDOW_BYTES = 2**30  # working memory of one window; a constant, for a label must not depend on how much memory is free
 GPU_BATCH = 4  # windows that a GPU computes together
+THREADS = min(4, os.cpu_count() or 1)  # that decode, and as many that write
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Job:
     Attributes:
         noise: kind of noise that the model is for.
         description: everything that decides about a label's bytes, JSON values. digest: of the description.
+        measuring: held while the noise of an image is measured, which takes up to 100 MiB and a core: on a CPU, where the network wants
+            both, half of the threads that decode may do so at once.
     """
 
     def __init__(self, model: str | Path, device: str = "auto", backend: str = "auto", dtype: str = "auto", options: Options | None = None):
@@ -61,6 +66,7 @@ class Job:
         side = isqrt(WINDOW_BYTES // p.bytes_per_pixel) - 2 * (p.radius + p.multiple)
         self.tile = -(-options.tile // p.multiple) * p.multiple if options.tile else max(1, side // p.multiple) * p.multiple
         self.batch = options.batch or (GPU_BATCH if p.device.type == "cuda" else 1)
+        self.measuring = threading.Semaphore(THREADS if p.device.type == "cuda" else max(1, THREADS // 2))
         self.strength, self.std = options.strength, options.std
         self.description: dict[str, Any] = asdict(options) | {
             "model": digest(path.read_bytes()),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,7 @@ def cluster():
     import ray
 
     os.environ["RAY_worker_niceness"] = "0"  # by default 15: on a machine that does other things, workers would take minutes to start
+    os.environ |= dict.fromkeys(("RAY_worker_register_timeout_seconds", "RAY_raylet_start_wait_time_s"), "600")
     os.environ["PYTHONPATH"] = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
     yield ray
@@ -42,27 +43,34 @@ def inputs(tmp_path, rng):
 
 def actors() -> list[int]:
     """Process numbers of the actors that label."""
-    lines = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [int(line.split()[0]) for line in lines if "ray::" in line and "LabelActor" in line]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            text = path.read_bytes()
+            found += [int(path.parent.name)] * (b"ray::" in text and b"LabelActor" in text)
+    return found
 
 
 @pytest.mark.goal("G12 images labelled on Ray, an actor killed", count=IMAGES)
 def test_the_labels_of_one_process_also_when_an_actor_is_killed(cluster, inputs, tmp_path):
     noisy, teacher = inputs
-    options, killed = Options(tile=16), []
+    options, killed, ended = Options(tile=16), [], threading.Event()
 
     def kill() -> None:
-        while not killed:
+        while not killed and not ended.is_set():
             if len(list((tmp_path / "labels").rglob("*.safetensors"))) > IMAGES // 8:
                 killed.extend(actors()[:1])
                 for pid in killed:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
 
-    killer = threading.Thread(target=kill, daemon=True)
+    killer = threading.Thread(target=kill)
     killer.start()
-    failures = label(noisy, tmp_path / "labels", teacher, options=options, actors=2)[1]
-    killer.join(timeout=10)
+    try:
+        failures = label(noisy, tmp_path / "labels", teacher, options=options, actors=2)[1]
+    finally:
+        ended.set()
+        killer.join()
     assert killed and len(failures) == 1 and failures[0].startswith("003.png")
     generate(noisy, tmp_path / "whole", teacher, options=options, progress=False)
     assert contents(tmp_path / "labels") == contents(tmp_path / "whole") and len(rows(tmp_path / "labels")) == IMAGES - 1
