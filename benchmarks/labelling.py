@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import fastbsn.labelling  # noqa: F401, I001 - before PyTorch, see labelling.caches
 import numpy as np
 import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tqdm import tqdm
 from fastbsn.errors import InputError, Interrupted
 from fastbsn.io.storage import open_storage
 from fastbsn.labelling.engine import Labeller
-from fastbsn.labelling.inputs import Row, list_units
+from fastbsn.labelling.inputs import list_units
 from fastbsn.labelling.job import Options
 from fastbsn.labelling.records import finish, write_record
 from fastbsn.signals import stop_on_signals
@@ -53,11 +54,13 @@ def generate(
         raise InputError(f"{output}: is inside {noisy}; expected labels outside the folder of the noisy images: choose another place")
     units = list_units(source)[shard[0] :: shard[1]]
     labeller = Labeller(noisy, output, teacher, device, backend, dtype, options or Options(std, strength))
-    rows: list[Row] = []
+    rows, failures = list[str](), list[tuple[str, str]]()
     start = time.monotonic()
     with stop_on_signals() as stop, tqdm(total=len(units), unit="image", disable=None if progress else True) as bar:
         for row in labeller.run(units, lambda: stop):
-            rows.append(row)
+            rows.append(json.dumps(row))
+            if "failure" in row:
+                failures.append((row["image"], f"{row['image']}: {row['failure']}"))
             bar.total = max(bar.total, len(rows))
             windows, passed = labeller.windows, max(time.monotonic() - start, 1e-9)
             text = f"{windows.pixels / passed / 1e6:.2f} Mpixel/s, device computes {windows.seconds / passed:.0%}"
@@ -65,7 +68,6 @@ def generate(
             bar.update()
         if stop.signal is not None:
             raise Interrupted(f"stopped after {len(rows)} images of this run; run the same command again to go on", stop.signal)
-    rows.sort(key=lambda row: str(row["image"]))
     write_record(target, labeller.job, shard, rows)
     finish(source, target, labeller.job, shard[1])
-    return labeller.written, [f"{row['image']}: {row['failure']}" for row in rows if "failure" in row]
+    return labeller.written, [sentence for _, sentence in sorted(failures)]

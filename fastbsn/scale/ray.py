@@ -15,7 +15,7 @@ import numpy as np
 from fastbsn.errors import InputError
 from fastbsn.io.storage import open_storage
 from fastbsn.labelling import Labeller, Options
-from fastbsn.labelling.inputs import Row, list_units
+from fastbsn.labelling.inputs import list_units
 from fastbsn.labelling.records import finish, write_record
 
 UNITS = 16  # image files that an actor takes at once
@@ -87,18 +87,17 @@ def label(
         num_cpus=1,
         num_gpus=gpus,
     )
-    rows: list[Row] = []
-    jobs, written = set[str](), 0
+    rows, jobs, written = list[str](), set[str](), 0
     for batch in made.iter_batches(batch_size=None):
-        rows += map(json.loads, batch["row"])
+        rows += map(str, batch["row"])
         jobs |= set(batch["job"])
         written += int(sum(batch["written"]))
     if len(jobs) > 1:
         raise InputError(f"actors on {len(jobs)} kinds of devices or backends; expected one kind: name --device, --backend and --dtype")
-    rows.sort(key=lambda row: str(row["image"]))
     ending = ray.remote(num_cpus=1, num_gpus=gpus)(_finish)  # where the actors were: the job says what they ran on
     ray.get(ending.remote(source.location, target.location, settings, rows))
-    return written, [f"{row['image']}: {row['failure']}" for row in rows if "failure" in row]
+    failures = sorted((row["image"], row["failure"]) for row in map(json.loads, rows) if "failure" in row)
+    return written, [f"{image}: {failure}" for image, failure in failures]
 
 
 def _pool(actors: int | tuple[int, int] | None, default: int) -> tuple[int, int]:
@@ -108,7 +107,7 @@ def _pool(actors: int | tuple[int, int] | None, default: int) -> tuple[int, int]
     return least, most
 
 
-def _finish(source: str, output: str, settings: dict[str, Any], rows: list[Row]) -> None:
+def _finish(source: str, output: str, settings: dict[str, Any], rows: list[str]) -> None:
     labeller = Labeller(source, output, **settings)
     write_record(labeller.output, labeller.job, (0, 1), rows)
     finish(labeller.source, labeller.output, labeller.job, 1)

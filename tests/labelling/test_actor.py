@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import numpy as np
@@ -27,7 +26,7 @@ def test_actors_make_the_labels_of_one_process_and_repeat_what_another_one_had_i
     made = [second({"unit": units[:4]}), second({"unit": units[4:]})]
     assert [int(batch["written"].sum()) for batch in made] == [1, 3]  # 000.png and 000c.png are there, 003.png fails
     assert len({job for batch in made for job in batch["job"]}) == 1
-    rows = sorted((json.loads(row) for batch in made for row in batch["row"]), key=lambda row: row["image"])
+    rows = [str(row) for batch in made for row in batch["row"]]
     _finish(*places, settings, rows)
     generate(noisy, tmp_path / "whole", teacher, progress=False)
     assert contents(tmp_path / "labels") == contents(tmp_path / "whole") and len(rows) == 7

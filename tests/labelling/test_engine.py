@@ -133,7 +133,7 @@ def test_the_engine_labels_one_unit_at_a_time_and_finish_is_for_everybody(noisy,
     units = list_units(labeller.source)
     made = [row for unit in units for row in labeller(unit)]
     assert "no manifest yet" in finish(labeller.source, labeller.output, labeller.job, 1)
-    write_record(labeller.output, labeller.job, (0, 1), made)
+    write_record(labeller.output, labeller.job, (0, 1), map(json.dumps, made))
     assert finish(labeller.source, labeller.output, labeller.job, 1) is None
     first = contents(tmp_path / "labels")
     workers = [threading.Thread(target=finish, args=(labeller.source, labeller.output, labeller.job, 1)) for _ in range(4)]

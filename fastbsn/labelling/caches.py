@@ -1,0 +1,13 @@
+"""A bound on what PyTorch keeps of the sizes of images that it has seen; imported before PyTorch is, which reads it once.
+
+oneDNN and its interface keep 1024 prepared layers each. A network has tens of layers, so that these are the layers of a few dozen sizes, up
+to 100 MiB; among images that all differ in size they are hardly used again, while 64 serve the tiles of large ones, which are equal. In a
+process that had PyTorch before, or where the user has set them, the bounds stay as they are.
+"""
+
+import os
+
+LAYERS = 64
+
+for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+    os.environ.setdefault(name, str(LAYERS))
