@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import fastbsn.labelling  # noqa: F401, I001 - before PyTorch, see labelling.caches
+import fastbsn.labelling.caches  # isort: skip  # noqa: F401 - before PyTorch
 import numpy as np
 import torch
 
@@ -100,7 +100,7 @@ def memory(count: int, scale: str) -> list[dict[str, int]]:
         labeller = Labeller(folder / "noisy", folder / "labels", folder / "teacher.safetensors")
         for n, _ in enumerate(labeller.run(list_units(labeller.source)), 1):
             if n in (count, FACTOR * count):
-                found.append({"images": n, "peak_bytes": peak()})
+                found.append({"images": n, "sizes": n, "peak_bytes": peak()})
     return found
 
 

@@ -321,12 +321,16 @@ def labelling(result: Row) -> str:
         ["Mpixel/s of one worker (one core)", f"{m['one_worker_mpixel_s']:.4f}", "measured"],
         ["two workers over one", f"{m['two_over_one']:.2f}x", "measured"],
         ["two workers over one, by processor time", f"{m['two_over_one_cpu']:.2f}x", "measured"],
-        ["engine over the bare network", f"{m['engine_over_bare']:.1%}", "measured"],
+        *([["engine over the bare network", f"{m['engine_over_bare']:.1%}", "measured"]] if len(result["rounds"]) > 2 else []),
         ["engine over the bare network, by processor time of its thread", f"{m['engine_over_bare_cpu']:.1%}", "measured"],
         ["time in which the device computes", f"{m['computing']:.1%}", "measured"],
         [f"peak memory, {result['images']} images, this teacher", f"{m['peak_bytes'] / 2**20:.0f} MiB", "measured"],
         *(
-            [f"peak memory, {r['images']:,} images, a teacher of width 8", f"{r['peak_bytes'] / 2**20:.0f} MiB", "measured"]
+            [
+                f"peak memory, {r['images']:,} images of {r['sizes']:,} sizes, a teacher of width 8",
+                f"{r['peak_bytes'] / 2**20:.0f} MiB",
+                "measured",
+            ]
             for r in result.get("memory", ())
         ),
         ["bytes of labels per pixel, 8-bit colour", f"{m['label_bytes_per_pixel']:.2f}", "measured"],
