@@ -14,13 +14,13 @@ def test_a_small_run(tmp_path, capsys):
     arguments = ["--images", "4", "--scale", "tiny", "--repeat", "1", "--out", str(tmp_path / "labelling.json"), "--add"]
     assert labelling.main(arguments) == 0
     result = json.loads((tmp_path / "labelling.json").read_text())
-    assert "| peak memory, 4 images |" in render("labelling", result) and "extrapolated" in render("labelling", result)
+    assert "| peak memory, 4 images, this teacher |" in render("labelling", result) and "extrapolated" in render("labelling", result)
     assert result["images"] == 4 and len(result["rounds"]) == 1 and "engine_over_bare" in capsys.readouterr().out
     assert all(value > 0 for value in result["median"].values()) and 0 < result["median"]["computing"] <= 1
     assert labelling.main([*arguments, "--memory"]) == 0
     added = json.loads((tmp_path / "labelling.json").read_text())
-    assert [row["images"] for row in added["memory"]] == [4, 48] and added["rounds"] == result["rounds"]
-    assert "| peak memory, 48 images of 40" in render("labelling", added)
+    assert [row["images"] for row in added["memory"]] == [4, 32] and added["rounds"] == result["rounds"]
+    assert "| peak memory, 32 images of 32 sizes" in render("labelling", added)
     with pytest.raises(SystemExit):
         labelling.main([*arguments, "--images", "5"])
     assert "has 4 images" in capsys.readouterr().err
