@@ -107,5 +107,8 @@ def join() -> Ranks:
 
 
 def _leave() -> None:
+    """End gloo's threads. One that lives on may release a tensor while Python ends, which aborts the process."""
+    global _group
+    _group = None
     if dist.is_initialized():
         dist.destroy_process_group()

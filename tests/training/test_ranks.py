@@ -107,6 +107,19 @@ def test_a_signal_to_torchrun_stops_all_ranks_after_the_same_step(tmp_path):
     assert all(torch.equal(v, state(stopped)[k]) for k, v in state(whole).items())
 
 
+def test_no_thread_of_gloo_outlives_the_ranks():
+    """Such a thread may release the last tensor of a sum while Python ends, which aborts the process."""
+    code = (
+        "from pathlib import Path; from fastbsn.training import ranks; r = ranks.join(); r.total(1.0); r.meet(); ranks._leave()\n"
+        "assert not [n for p in Path('/proc/self/task').glob('*/comm') if 'gloo' in (n := p.read_text())]"
+    )
+    finish(
+        subprocess.Popen(
+            [sys.executable, *TORCHRUN, "--no-python", sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+    )
+
+
 def test_a_process_on_its_own_is_rank_0_of_1(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     ranks = join()
