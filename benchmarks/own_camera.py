@@ -46,7 +46,7 @@ GAIN = 1.5  # the measured level is known to be too low
 class Recorrupted(StudentTask):
     """Pairs (y + a n, y - n / a) of the noisy photographs themselves, by squared error: unbiased for the clean image."""
 
-    def _photographs(self, sampler: Any, count: int, places: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _photographs(self, sampler: Any, count: int, places: torch.Generator) -> tuple[Tensor, ...]:
         size = self.settings.crop + MARGIN
         where = draw_places(self.targets, self.weights, count, size, places)
         noisy = self.labels.load_noisy().at_least(size)
@@ -59,9 +59,9 @@ class Recorrupted(StudentTask):
             n = GAIN * draw(sampler._factor(own), GRID, rng)[:size, :size] * by_intensity(x, sampler.bank[own].variance)
             pairs.append((y + ALPHA * n, y - n / ALPHA))
         inputs, targets = (torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2)[..., MARGIN:, MARGIN:] for side in zip(*pairs, strict=True))
-        return inputs, targets
+        return inputs, targets, torch.zeros(count, 1, 1, 1)
 
-    def loss(self, objective: str, y: Tensor, x: Tensor) -> Tensor:
+    def loss(self, objective: str, y: Tensor, x: Tensor, level: Tensor) -> Tensor:
         return (self.networks["student"](y).float() - x).square().mean()
 
 

@@ -36,7 +36,7 @@ from fastbsn.io.weights import load_tensors, save_tensors
 from fastbsn.nets import UNet, pad_to_multiple
 from fastbsn.nets.unet import upsample_weight
 from fastbsn.ops.topology import SLOPE, Layer
-from fastbsn.training import StudentConfig
+from fastbsn.training import StudentConfig, Variety
 from fastbsn.training.labels import LabelSet
 from fastbsn.training.loop import warmup_cosine
 from fastbsn.training.student import StudentTask
@@ -133,7 +133,7 @@ def calibrate(net: UNet, images: Iterable[Tensor]) -> dict[str, tuple[float, flo
 
 def train(student: Int8UNet, net: UNet, labels: LabelSet, steps: int, lr: float, crop: int) -> list[float]:
     """Train weights and ranges; returns the loss of every step: the share by which the squared error has grown."""
-    task = StudentTask(labels, StudentConfig(crop=crop, sigma=(0, 55), recolour=0.5), torch.device("cpu"), 0)
+    task = StudentTask(labels, StudentConfig(crop=crop, sigma=(0, 55), variety=Variety(recolour=0.5)), torch.device("cpu"), 0)
     places, noise = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
     factors = [r.factors for r in student.ranges.values()]
     groups = [{"params": list(student.weights.values()), "lr": lr}, {"params": factors, "lr": 20 * lr}]
@@ -141,7 +141,7 @@ def train(student: Int8UNet, net: UNet, labels: LabelSet, steps: int, lr: float,
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step / steps))
     losses = []
     for step in range(steps):
-        y, x = task.batch(step, places, noise)
+        y, x, _ = task.batch(step, places, noise)
         with torch.no_grad():
             aim = net(y)
             error = (aim - x).square().mean((1, 2, 3)) + ERROR

@@ -14,7 +14,7 @@ from fastbsn.names import OPERATIONS
 if TYPE_CHECKING:
     from fastbsn.camera import Mixture
     from fastbsn.nets import UNet
-    from fastbsn.training import LoopConfig
+    from fastbsn.training import LoopConfig, Variety
 
 
 def _start_over(args: argparse.Namespace) -> None:
@@ -146,7 +146,6 @@ def train(args: argparse.Namespace) -> int:
 def _add_student(p: argparse.ArgumentParser) -> None:
     p.add_argument("--renoised", type=float, default=1.0, help="fraction of re-noised pairs (%(default)s)")
     p.add_argument("--sigma", help="range of the fresh noise in 1/255 units, for instance 0-55; default: the levels that were found")
-    p.add_argument("--recolour", type=float, default=0.0, help="fraction of the pairs that get other colours (%(default)s)")
     p.add_argument("--clean", type=Path, help="optional folder of clean images")
     p.add_argument("--clean-fraction", type=float, default=0.25, help="of the pairs, if --clean is given (%(default)s)")
     p.add_argument("--channels", dest="student_channels", type=int, default=48)
@@ -165,18 +164,15 @@ def _student_config(args: argparse.Namespace, renoised: float, sigma: str | None
         except ValueError as error:
             raise InputError(f"--sigma {sigma}: expected LOW-HIGH in 1/255 units, for instance 0-55") from error
     clean = 0.0 if args.clean is None else args.clean_fraction
-    return StudentConfig(
-        channels=args.student_channels, renoised=min(renoised, 1 - clean), clean=clean, sigma=bounds, recolour=args.recolour
-    )
+    return StudentConfig(channels=args.student_channels, renoised=min(renoised, 1 - clean), clean=clean, sigma=bounds)
 
 
-def _mixture(settings: list[str]) -> Mixture:
+def _settings(kind: type[Mixture] | type[Variety], settings: list[str]) -> dict[str, Any]:
+    """--mix NAME=NUMBER ... as settings of this dataclass."""
     from dataclasses import fields
 
-    from fastbsn.camera import Mixture
-
     values: dict[str, Any] = {}
-    names = [f.name for f in fields(Mixture)]
+    names = [f.name for f in fields(kind)]
     for setting in settings:
         name, _, value = setting.partition("=")
         try:
@@ -186,7 +182,7 @@ def _mixture(settings: list[str]) -> Mixture:
         if name not in names or len(numbers) != (2 if name == "gain" else 1):
             raise InputError(f"--mix {setting}: expected one of {', '.join(names)}, one number each, and two for gain")
         values[name] = numbers if name == "gain" else numbers[0]
-    return Mixture(**values)
+    return values
 
 
 def distill_arguments(p: argparse.ArgumentParser) -> None:
@@ -195,7 +191,12 @@ def distill_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("-o", "--output", type=Path, required=True, help="student.safetensors")
     p.add_argument("--camera", nargs="*", type=Path, help="a student of photographs: banks of `fastbsn noise`; none: synthetic noise only")
     p.add_argument(
-        "--mix", nargs="+", metavar="NAME=VALUE", help="parts of the noise for --camera, see fastbsn.camera.Mixture: white=0.2 gain=1,2.4"
+        "--mix",
+        nargs="+",
+        metavar="NAME=VALUE",
+        default=[],
+        help="how parts of the pairs are made, see fastbsn.training.Variety: recolour=0.3 drawn=0.1; with --camera see "
+        "fastbsn.camera.Mixture: white=0.2 gain=1,2.4",
     )
     p.add_argument("--noisy", help="folder or URL of the noisy images, if it moved since labelling")
     p.add_argument("--memory", help="for labels and images, such as 4GiB: those that do not fit come and go; default: all are in memory")
@@ -208,8 +209,8 @@ def distill_arguments(p: argparse.ArgumentParser) -> None:
 def distill(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from fastbsn.camera import load_bank
-    from fastbsn.training import ImageSet
+    from fastbsn.camera import Mixture, load_bank
+    from fastbsn.training import ImageSet, Variety
     from fastbsn.training import distill as run_distill
     from fastbsn.training.label_files import LabelFiles
     from fastbsn.training.labels import LabelSet
@@ -232,8 +233,10 @@ def distill(args: argparse.Namespace) -> int:
         labels = labels.gray() if args.gray else labels
     renoised = args.renoised if labels.can_sample_noise or args.sigma else 0.0
     config, bank = _student_config(args, renoised, args.sigma), {}
-    if args.camera is not None:
-        config = replace(config, camera=_mixture(args.mix or []))
+    if args.camera is None:
+        config = replace(config, variety=Variety(**_settings(Variety, args.mix)))
+    else:
+        config = replace(config, camera=Mixture(**_settings(Mixture, args.mix)))
         bank = {name: noise for path in args.camera for name, noise in load_bank(path).items()}
     clean = ImageSet.from_folder(args.clean) if args.clean else None
     init = _student(args.init) if args.init else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +21,7 @@ from fastbsn.inference.predictor import Predictor
 from fastbsn.io.weights import load_networks
 from fastbsn.models import find_model
 from fastbsn.nets import NoiseModel
-from fastbsn.pixels import luma, to_unit, white
+from fastbsn.pixels import LUMA, luma, to_unit, white
 from fastbsn.training.identity import digest, tensor_digest
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.label_files import LabelFiles
@@ -129,7 +130,8 @@ class LabelSet:
             raise InputError(f"these labels have {self.images.channels} channels; gray labels are made of 3: label colour images")
         images = ImageSet([luma(to_unit(x)).to(torch.float16) for x in self.images.images], self.images.names)
         noisy = ImageSet([luma(to_unit(x)) for x in self.load_noisy().images], self.images.names)
-        return replace(self, images=images, noisy=noisy, noise="unknown", noise_model=None, digest=f"{self.digest}-gray")
+        sigmas = [sigma * math.hypot(*LUMA) for sigma in self.sigmas]
+        return replace(self, images=images, noisy=noisy, sigmas=sigmas, noise="unknown", noise_model=None, digest=f"{self.digest}-gray")
 
     @property
     def count(self) -> int:

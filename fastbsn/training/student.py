@@ -21,15 +21,14 @@ from fastbsn.camera.sampler import MARGIN
 from fastbsn.errors import InputError
 from fastbsn.nets import UNet
 from fastbsn.pixels import to_unit
-from fastbsn.training.crops import Places, cut, draw_places, preview_row, recolour
+from fastbsn.training.crops import Places, cut, draw_places, preview_row
 from fastbsn.training.identity import tensor_digest
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet
 from fastbsn.training.loop import Callback, LoopConfig, Trained, autocast, run, warmup_cosine
 from fastbsn.training.ranks import join
 from fastbsn.training.rotation import Rotation
-
-WEAK = 1.5  # power of a uniform draw that gives sigma: weak noise is what most images have, and where an error is seen
+from fastbsn.training.variety import Variety
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class StudentConfig:
     """Network and mixture.
 
     renoised: fraction of re-noised pairs; clean: fraction of clean pairs (needs a clean set); the rest are label pairs.
-    sigma: range of the fresh noise in 1/255 units, the lower end drawn more often; None draws from the noise levels that the teacher found.
-    recolour: fraction of the re-noised and clean pairs whose image gets other colours first, for students that must take any photograph.
+    sigma: range of the fresh noise in 1/255 units, drawn uniformly; None draws from the noise levels that the teacher found.
+    variety: how parts of the re-noised and clean pairs are made otherwise, for students that must take any picture.
     camera: photographs: all pairs are made by `fastbsn.camera.CameraSampler` with this mixture, and the four settings above do not apply.
     batch: crops per step; None is 4 on a CPU, 32 on a GPU.
     """
@@ -48,7 +47,7 @@ class StudentConfig:
     renoised: float = 1.0
     clean: float = 0.0
     sigma: tuple[float, float] | None = None
-    recolour: float = 0.0
+    variety: Variety = Variety()
     camera: Mixture | None = None
     batch: int | None = None
     crop: int = 96
@@ -56,14 +55,12 @@ class StudentConfig:
     def __post_init__(self) -> None:
         if min(self.renoised, self.clean) < 0 or self.renoised + self.clean > 1:
             raise InputError(f"mixture: renoised={self.renoised}, clean={self.clean}; expected fractions with a sum of at most 1")
-        if not 0 <= self.recolour <= 1:
-            raise InputError(f"recolour={self.recolour}; expected a fraction of 0 to 1")
         if self.sigma is not None and not 0 <= self.sigma[0] <= self.sigma[1]:
             raise InputError(f"sigma={self.sigma}; expected (low, high) with 0 <= low <= high, in 1/255 units")
 
 
 class StudentTask:
-    """The student's loss: mean absolute error to the target of each pair."""
+    """The student's pairs and its loss."""
 
     def __init__(
         self,
@@ -78,7 +75,9 @@ class StudentTask:
         assert config.batch is not None
         self.settings, self.device = config, device
         size = config.crop + (MARGIN if config.camera is not None else 0)
-        self.needs_noisy = config.camera.pairs > 0 if config.camera else config.renoised + config.clean < 1
+        self.needs_noisy = (
+            config.camera.pairs > 0 if config.camera else config.renoised + config.clean < 1 or config.variety.recorrupted > 0
+        )
         labels.prepare(config.batch, config.crop, size, device, self.needs_noisy)
         self.source, labels = labels, labels.at(0)
         if config.camera is not None and labels.images.channels != 3:
@@ -89,6 +88,10 @@ class StudentTask:
             raise InputError(
                 "re-noised pairs need a noise model, and these labels have none (correlated noise, or gray ones made of colour); "
                 "give sigma, or use renoised=0"
+            )
+        if config.camera is None and config.variety.recorrupted > 0 and not any(labels.sigmas):
+            raise InputError(
+                f"recorrupted={config.variety.recorrupted} needs the level of each image's white noise, and these labels have none: use 0"
             )
         if config.clean > 0 and clean is None:
             raise InputError(f"clean={config.clean} needs clean images; give a clean folder or use clean=0")
@@ -115,19 +118,30 @@ class StudentTask:
     def factors(self, progress: float) -> dict[str, float]:
         return {"student": warmup_cosine(progress)}
 
-    def _fresh_noise(self, target: Tensor, index: list[int], noise: torch.Generator) -> Tensor:
-        if self.settings.sigma is None:
-            return self.labels.sample_noise(target, index, noise)
-        low, high = self.settings.sigma
-        u = torch.rand(len(target), 1, 1, 1, generator=noise, device=target.device)
-        sigma = (low + (high - low) * u**WEAK) / 255
-        return sigma * torch.randn(target.shape, generator=noise, device=target.device)
+    def _renoised(self, x: Tensor, where: Places | None, index: list[int], noise: torch.Generator) -> tuple[Tensor, ...]:
+        """Inputs and targets [B, C, crop, crop] of labels cut at `where`, or of clean images (None), and levels of the inputs [B, 1, 1, 1],
+        0 where there is no one level; `index`: images to take noise from."""
+        variety = self.settings.variety
+        level = torch.tensor([self.labels.sigmas[i] for i in index], device=x.device)[:, None, None, None]
+        target = variety.images(x, noise)
+        if self.settings.sigma is None and self.labels.noise != "gaussian":
+            return *variety.frames(target + self.labels.sample_noise(target, index, noise), target, noise), torch.zeros_like(level)
+        if self.settings.sigma is not None:
+            low, high = self.settings.sigma
+            level = (low + (high - low) * torch.rand(level.shape, generator=noise, device=x.device)) / 255
+        z = variety.noise(x.shape, noise)
+        y = target + level * z
+        if self.noisy is not None and where is not None:
+            own = torch.tensor([self.labels.sigmas[i] for i in where.image], device=x.device)[:, None, None, None]
+            again, *pair = variety.recorrupt(cut(self.noisy, where, self.settings.crop), x, own, level, z, noise)
+            y, target = (torch.where(again, new, old) for new, old in zip(pair, (y, target), strict=True))
+        return *variety.frames(y, target, noise), level
 
     def objective(self, progress: float) -> str:
         return "student"
 
-    def batch(self, step: int, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Inputs and targets [B, C, crop, crop] of one batch."""
+    def batch(self, step: int, places: torch.Generator, noise: torch.Generator) -> tuple[Tensor, ...]:
+        """Inputs and targets [B, C, crop, crop] of one batch, and the level of white noise of each input [B, 1, 1, 1], 0 where unknown."""
         s = self.settings
         assert s.batch is not None
         if (labels := self.source.at(step)) is not self.labels:
@@ -136,7 +150,7 @@ class StudentTask:
             return self._photographs(self.sampler, s.batch, places)
         kind = torch.rand(s.batch, generator=places).tolist()
         renoised, clean = sum(k < s.renoised for k in kind), sum(s.renoised <= k < s.renoised + s.clean for k in kind)
-        inputs, targets = [], []
+        inputs, targets, levels = [], [], []
         for source, count in (("renoised", renoised), ("clean", clean), ("label", s.batch - renoised - clean)):
             if not count:
                 continue
@@ -148,16 +162,16 @@ class StudentTask:
             if source == "label":
                 assert self.noisy is not None
                 inputs.append(cut(self.noisy, where, s.crop))
+                level = torch.zeros(count, 1, 1, 1, device=x.device)
             else:
-                if s.recolour > 0:
-                    chosen = torch.rand(count, 1, 1, 1, generator=noise, device=x.device) < s.recolour
-                    x = torch.where(chosen, recolour(x, noise), x)
-                inputs.append(x + self._fresh_noise(x, index, noise))
+                y, x, level = self._renoised(x, where if source == "renoised" else None, index, noise)
+                inputs.append(y)
             targets.append(x)
+            levels.append(level)
         layout = torch.channels_last
-        return torch.cat(inputs).contiguous(memory_format=layout), torch.cat(targets).contiguous(memory_format=layout)
+        return torch.cat(inputs).contiguous(memory_format=layout), torch.cat(targets).contiguous(memory_format=layout), torch.cat(levels)
 
-    def _photographs(self, sampler: CameraSampler, count: int, places: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _photographs(self, sampler: CameraSampler, count: int, places: torch.Generator) -> tuple[Tensor, ...]:
         size = self.settings.crop + MARGIN
         where = draw_places(self.targets, self.weights, count, size, places)
         crops = _arrays(self.targets, where, size)
@@ -170,12 +184,15 @@ class StudentTask:
             else:
                 pairs.append(sampler.pair(x, rng, self.own.get(i)))
         inputs, targets = (torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2).to(self.device) for side in zip(*pairs, strict=True))
-        return inputs, targets  # channels_last as they are
+        return inputs, targets, torch.zeros(count, 1, 1, 1, device=self.device)  # channels_last as they are
 
-    def loss(self, objective: str, y: Tensor, x: Tensor) -> Tensor:
+    def loss(self, objective: str, y: Tensor, x: Tensor, level: Tensor) -> Tensor:
+        """Mean absolute error; of pairs whose noise has a known level, squared error over an error that this level may leave, which is as
+        large and has its minimum at the mean, as `Variety.recorrupt` needs it."""
         with autocast(self.device):
             estimate = self.networks["student"](y)
-        return (estimate.float() - x).abs().mean()
+        error = estimate.float() - x
+        return torch.where(level > 0, error.square() / (0.4 * level + 4 / 255), error.abs()).mean()
 
     @torch.no_grad()
     def preview(self, networks: dict[str, nn.Module]) -> np.ndarray:

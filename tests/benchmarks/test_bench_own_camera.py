@@ -39,7 +39,7 @@ def test_recorrupted_pairs_have_opposite_noise():
     image = torch.from_numpy(noisy.transpose(2, 0, 1).copy()).float()
     labels = LabelSet(ImageSet([image], ["a"]), [0.0], [0.0], "camera", noisy=ImageSet([image], ["a"]), digest="x")
     task = Recorrupted(labels, StudentConfig(camera=Mixture(), crop=96, batch=8), torch.device("cpu"), 0, None, {"a": noise})
-    inputs, targets = task.batch(0, torch.Generator().manual_seed(0), torch.Generator())
+    inputs, targets, _ = task.batch(0, torch.Generator().manual_seed(0), torch.Generator())
     assert inputs.shape == targets.shape == (8, 3, 96, 96)
     y = (inputs + ALPHA**2 * targets) / (1 + ALPHA**2)
     assert float(image.min()) - 1e-5 <= float(y.min()) and float(y.max()) <= float(image.max()) + 1e-5

@@ -141,6 +141,7 @@ def test_gray_labels_of_colour_images(rng, tmp_path):
         luma = np.array([0.299, 0.587, 0.114])
         np.testing.assert_allclose(label[0].numpy(), np.einsum("chw,c->hw", source.numpy(), luma), atol=1e-3)
         np.testing.assert_allclose(noisy[0].numpy(), y @ luma, atol=1e-6)
+    assert gray.sigmas == pytest.approx([s * np.linalg.norm(luma) for s in colour.sigmas])  # independent noise of the channels, weighted
     tiny = {"channels": 6, "depth": 2, "batch": 2, "crop": 16}
     with pytest.raises(InputError, match="give sigma"):
         distill(gray, tmp_path / "s.safetensors", LoopConfig(steps=1), StudentConfig(**tiny), progress=False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastbsn.errors import InputError
-from fastbsn.training import StudentConfig
+from fastbsn.training import StudentConfig, Variety
 from fastbsn.training.crops import recolour
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet
@@ -32,13 +32,13 @@ def test_pairs_are_recoloured_before_the_noise_comes():
     images = ImageSet.from_arrays([torch.rand(40, 40, 3, generator=torch.Generator().manual_seed(0)).numpy()])
     labels = LabelSet(images, [0.1], [0.02], "gaussian", noisy=images, digest="x")
 
-    def batch(share: float) -> tuple[torch.Tensor, torch.Tensor]:
-        task = StudentTask(labels, StudentConfig(batch=8, crop=32, sigma=(10, 10), recolour=share), torch.device("cpu"), 0)
+    def batch(share: float) -> tuple[torch.Tensor, ...]:
+        task = StudentTask(labels, StudentConfig(batch=8, crop=32, sigma=(10, 10), variety=Variety(recolour=share)), torch.device("cpu"), 0)
         return task.batch(0, torch.Generator().manual_seed(0), torch.Generator().manual_seed(0))
 
-    (_, plain), (noisy, recoloured) = batch(0.0), batch(0.5)
+    (_, plain, _), (noisy, recoloured, _) = batch(0.0), batch(0.5)
     same = (plain == recoloured).flatten(1).all(1)
     assert same.any() and not same.all()
     assert (noisy - recoloured).std().item() == pytest.approx(10 / 255, rel=0.05)
     with pytest.raises(InputError, match="recolour=2"):
-        StudentConfig(recolour=2)
+        Variety(recolour=2)

@@ -54,12 +54,12 @@ def test_noise_is_found_and_clean_photographs_are_their_own_labels(labelled):
 def test_pairs_of_photographs_are_drawn_by_the_generators(labelled):
     labels, bank, _ = labelled
 
-    def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(seed: int) -> tuple[torch.Tensor, ...]:
         task = StudentTask(labels, StudentConfig(channels=6, batch=3, crop=32, camera=Mixture()), torch.device("cpu"), 0, bank=bank)
         assert task.own == {0: 0, 1: 1} and json.loads(json.dumps(task.config)) == task.config
         return task.batch(0, torch.Generator().manual_seed(seed), torch.Generator().manual_seed(0))
 
-    (y, x), again, other = batch(1), batch(1), batch(2)
+    (y, x, _), again, other = batch(1), batch(1), batch(2)
     assert y.shape == x.shape == (3, 3, 32, 32) and y.dtype == torch.float32
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(y, again[0]) and torch.equal(x, again[1]) and not torch.equal(y, other[0])
@@ -75,7 +75,7 @@ def test_a_photograph_and_its_label_are_a_pair_too(labelled):
         0,
         bank=bank,
     )
-    y, x = task.batch(0, torch.Generator().manual_seed(3), torch.Generator().manual_seed(0))
+    y, x, _ = task.batch(0, torch.Generator().manual_seed(3), torch.Generator().manual_seed(0))
     real = sum(torch.allclose(a, 2 * b, atol=1e-6) for a, b in zip(y, x, strict=True))
     assert 8 <= real <= 24  # half of the crops of the two photographs in the bank, of three in all: 16 expected
 
