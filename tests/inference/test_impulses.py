@@ -46,6 +46,19 @@ def test_hot_pixels_are_found_and_mended(name):
     assert mended[:, hot][visible].mean() > 0.85 and mended.sum() < 1.2 * 3 * hot.sum()
 
 
+@pytest.mark.parametrize("sigma", [0.5, 3, 10])
+@pytest.mark.parametrize("blur", [0.45, 0.7, 1.0])
+def test_stars_are_not_hot_pixels(blur, sigma):
+    """Whatever the lens: of a width of a pixel (full at half its height) and more."""
+    rng = np.random.default_rng(int(100 * blur))
+    stars = np.zeros((256, 256), np.float32)
+    stars[tuple(rng.integers(0, 256, (2, 120)))] = rng.uniform(0.3, 1, 120)
+    sky = 0.04 + cv2.GaussianBlur(stars, (0, 0), blur) / cv2.getGaussianKernel(9, blur).max() ** 2
+    for x in (sky[..., None], sky[..., None] * np.array([0.8, 0.9, 1], np.float32)):
+        y = x + np.float32(sigma / 255) * rng.standard_normal(x.shape, np.float32)
+        assert find_impulses([planes(y)]) is None
+
+
 def test_a_clean_photograph_comes_back_nearly_as_it_was():
     x = picture("chelsea")
     d = Denoiser.from_pretrained("color-photo", device="cpu")
