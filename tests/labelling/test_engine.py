@@ -30,6 +30,16 @@ from tests.reliability.numbers import cases, taken
 
 ROOT = Path(__file__).resolve().parents[2]
 LATEST = 0.4  # seconds until a run is killed, at most
+FINISH = """
+import sys
+from fastbsn.labelling import Labeller, Options, finish
+labeller = Labeller(*sys.argv[1:], options=Options(std=True))
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(30):
+    assert finish(labeller.source, labeller.output, labeller.job, 1) is None
+print("done")
+"""
 
 
 @pytest.fixture
@@ -136,11 +146,16 @@ def test_the_engine_labels_one_unit_at_a_time_and_finish_is_for_everybody(noisy,
     write_record(labeller.output, labeller.job, (0, 1), map(json.dumps, made))
     assert finish(labeller.source, labeller.output, labeller.job, 1) is None
     first = contents(tmp_path / "labels")
-    workers = [threading.Thread(target=finish, args=(labeller.source, labeller.output, labeller.job, 1)) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    arguments = [sys.executable, "-c", FINISH, noisy, tmp_path / "labels", teacher]
+    both = [subprocess.Popen(arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        assert process.stdout.readline() == b"ready\n"
+    for process in both:
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    while any(process.poll() is None for process in both):
+        assert contents(tmp_path / "labels") == first  # at any time, for whoever reads
+    assert [process.communicate()[0] for process in both] == [b"done\n"] * 2
     generate(noisy, tmp_path / "whole", teacher, std=True, progress=False)
     assert contents(tmp_path / "labels") == first == contents(tmp_path / "whole")
 

@@ -21,7 +21,7 @@ CASES = {  # goal: (normal run, full)
     "G12 kills of a labelling run": (7, 200),
     "G12 images labelled": (40, 300),
     "G13 disk-full cut points": (80, 250),
-    "G15 deaths of a rank": (2, 30),
+    "G15 deaths of a rank": (1, 15),  # of each stage
     "G14 writes": (200, 1600),
     "G14 reads": (2000, 10_000),
     "G4 shapes, channels, dtypes, layouts": (735, 8820),
