@@ -14,7 +14,7 @@ The gate is a loss of at most 0.02 dB.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from fastbsn import Denoiser
 from fastbsn.evaluation.datasets import load_clean, load_pairs
 from fastbsn.evaluation.metrics import psnr
 from fastbsn.evaluation.synthetic import parse_noise
+from fastbsn.int8 import find_ranges
 from fastbsn.io.atomic import write_json
 from fastbsn.io.weights import load_tensors, save_tensors
 from fastbsn.nets import UNet, pad_to_multiple
@@ -81,7 +82,7 @@ class Int8UNet(nn.Module):
         ranges: least and greatest value of everything that a chosen layer reads, by name as in `Layer.inputs`.
     """
 
-    def __init__(self, net: UNet, chosen: Collection[str], ranges: dict[str, tuple[float, float]], exact_image: bool = False):
+    def __init__(self, net: UNet, chosen: Collection[str], ranges: Mapping[str, Sequence[float]], exact_image: bool = False):
         super().__init__()
         self.exact_image = exact_image
         self.layers, self.multiple, self.chosen = net.layers, net.multiple, frozenset(chosen)
@@ -101,8 +102,8 @@ class Int8UNet(nn.Module):
             w = quantised_weight(w.unflatten(3, (2, 2)).unflatten(2, (2, 2)), (0, 2, 4)).flatten(4).flatten(2, 3)
         return F.conv_transpose2d(x, w, stride=2, padding=1)
 
-    def forward(self, y: Tensor, seen: dict[str, list[tuple[float, float]]] | None = None) -> Tensor:
-        """[N, C, H, W] -> the same; what every layer reads is noted in `seen`: least and greatest value."""
+    def forward(self, y: Tensor) -> Tensor:
+        """[N, C, H, W] -> the same."""
         at, (h, w) = {"image": pad_to_multiple(y, self.multiple)}, y.shape[-2:]
         for layer in self.layers:
             weight, bias = self.weights[layer.name + "_weight"], self.weights[layer.name + "_bias"]
@@ -110,9 +111,6 @@ class Int8UNet(nn.Module):
             x = sum((self.part(source, at[source], p, layer.name in self.chosen) for source, p in parts), bias[:, None, None])
             x = F.leaky_relu(x, SLOPE) if layer.activated else x
             at[layer.result] = F.max_pool2d(x, 2) if layer.pooled else x
-        if seen is not None:
-            for name, x in at.items():
-                seen.setdefault(name, []).append((float(x.min()), float(x.max())))
         return y - x[..., :h, :w]
 
 
@@ -120,15 +118,6 @@ def _parameters(net: UNet) -> Iterator[tuple[str, Tensor]]:
     for layer, conv in zip(net.layers, net.convolutions, strict=True):
         yield layer.name + "_weight", conv.weight
         yield layer.name + "_bias", conv.bias
-
-
-@torch.no_grad()
-def calibrate(net: UNet, images: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
-    """Least and greatest value of every tensor, the mean over the images."""
-    seen: dict[str, list[tuple[float, float]]] = {}
-    for y in images:
-        Int8UNet(net, (), {})(y, seen)
-    return {name: (float(np.mean([a for a, _ in s])), float(np.mean([b for _, b in s]))) for name, s in seen.items()}
 
 
 def train(student: Int8UNet, net: UNet, labels: LabelSet, steps: int, lr: float, crop: int) -> list[float]:
@@ -180,7 +169,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     draw = np.random.default_rng(0)
     taken = labels.images.images[:: max(1, labels.count // args.samples)][: args.samples]
     noisy = [x.float() + torch.from_numpy(draw.normal(0, 55 / 255 * (i + 1) / len(taken), x.shape)).float() for i, x in enumerate(taken)]
-    ranges = calibrate(net, [y[None] for y in noisy])
+    ranges = find_ranges(net, [y[None] for y in noisy])
     clean = [x for _, x in load_clean(args.clean, channels)][:: args.every]
     sets: dict[str, Images] = {f"sigma {s}": [(np.float32(parse_noise(f"gaussian:{s}").add(x, 0)), x) for x in clean] for s in args.sigma}
     if args.pairs:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from fastbsn.backends import Prepared, resolve_device, resolve_dtype
-from fastbsn.errors import InputError
+from fastbsn.errors import BackendError, InputError
 from fastbsn.inference.dither import STRONGEST
 from fastbsn.inference.frames import Frames
 from fastbsn.inference.predictor import Predictor, Tile
 from fastbsn.inference.ranges import DataRange
 from fastbsn.inference.streaming import stream
 from fastbsn.models import STUDENT_FILE, find_model
+from fastbsn.names import DTYPES
 from fastbsn.nets import UNet
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class Denoiser:
         header: description of the networks, as their weights file holds it (`fastbsn.io.weights`).
         device: "auto" (CUDA if usable), "cpu", "cuda" or "cuda:1".
         backend: "auto", "cuda", "triton" or "reference".
-        dtype: arithmetic of the network: "auto" (bfloat16 where the hardware is fast at it), "float32", "bfloat16" or "float16".
+        dtype: arithmetic of the network: "auto" (bfloat16 where the hardware is fast at it), "float32", "bfloat16", "float16", or "int8"
+            (on a CPU, a student whose file has ranges; see `fastbsn.int8`).
 
     Attributes (after `from_pretrained` or `fit`):
         networks_, header_: networks and description, as above.
@@ -79,6 +81,8 @@ class Denoiser:
         return cls(*load_networks(find_model(name_or_path)), device, backend, dtype)
 
     def _use(self, networks: dict[str, nn.Module], header: dict[str, Any]) -> None:
+        if isinstance(student := networks.get("student"), UNet):
+            student.ranges = header.get("ranges")
         self._predictor = Predictor(networks, str(header.get("noise", "gaussian")), self.device, self.backend, self.dtype)
         self.networks_, self.header_ = networks, {k: v for k, v in header.items() if k != "networks"}
         self.prepared_: Prepared = self._predictor.prepared
@@ -297,6 +301,10 @@ class Denoiser:
 
         self._check_fitted()
         stored = None if dtype is None else resolve_dtype(dtype, torch.device("cpu"), UNet())[0]
+        if stored == torch.int8:
+            raise BackendError(
+                f"dtype={dtype!r}: weights are stored as floats and rounded where they are used; expected {' or '.join(DTYPES)}"
+            )
         save_networks(path, self.networks_, self.header_, stored)
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from fastbsn.errors import BackendError, InputError
+from fastbsn.int8 import rounded
 from fastbsn.io.atomic import write_bytes
 from fastbsn.nets import UNet
 from fastbsn.nets.unet import SLOPE, upsample_weight
@@ -34,12 +35,15 @@ def export_onnx(net: UNet, path: str | Path) -> None:
     write_bytes(path, onnx_model(net))
 
 
-def onnx_model(net: UNet, parts: int = 0) -> bytes:
+def onnx_model(net: UNet, parts: int = 0, int8: bool = False) -> bytes:
     """The same as bytes; or, for engines that are handed prepared images, the estimated noise alone.
 
     Args:
         parts: 0: the whole denoiser. Otherwise input "image", [N, parts * C, H, W] with H and W multiples of `net.multiple`, of which the
             image is the sum (two in bfloat16, which would round it), and output "noise" [N, C, H, W].
+        int8: what is read (`int8.rounded`) is rounded to 256 values of its range in `net.ranges`, and the weights for it to 127 steps
+            either side of zero, one scale per output channel and phase: QuantizeLinear and DequantizeLinear, for an engine that makes
+            INT8 convolutions of them.
 
     Raises:
         BackendError: the package onnx is not installed.
@@ -51,7 +55,7 @@ def onnx_model(net: UNet, parts: int = 0) -> bytes:
     channels = net.config["in_channels"]
     ports = (("image", parts * channels), ("noise", channels)) if parts else (("noisy", channels), ("denoised", channels))
     ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", c, "H", "W"]) for name, c in ports]
-    nodes, constants = _unet(net, onnx, parts)
+    nodes, constants = _unet(net, onnx, parts, int8)
     graph = onnx.helper.make_graph(nodes, "fastbsn_student", ends[:1], ends[1:], constants)
     opset = onnx.helper.make_opsetid("", OPSET)
     model = onnx.helper.make_model(graph, producer_name="fastbsn", opset_imports=[opset], ir_version=8)
@@ -59,7 +63,7 @@ def onnx_model(net: UNet, parts: int = 0) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _unet(net: UNet, onnx: Any, parts: int) -> tuple[list[Any], list[Any]]:
+def _unet(net: UNet, onnx: Any, parts: int, int8: bool) -> tuple[list[Any], list[Any]]:
     """Nodes and constants of `UNet.forward`, without upsampled or joined tensors.
 
     Nearest upsampling and a 3x3 convolution are four 2x2 convolutions in low resolution, one for each phase of the output, with
@@ -67,9 +71,10 @@ def _unet(net: UNet, onnx: Any, parts: int) -> tuple[list[Any], list[Any]]:
     """
     nodes: list[Any] = []
     constants: list[Any] = []
+    ranges = {name: net.ranges[name] for name in rounded(net)} if int8 and net.ranges else {}
 
     def constant(name: str, values: Any) -> str:
-        array = values.float().cpu().numpy() if isinstance(values, torch.Tensor) else np.array(values, np.int64)
+        array = values.cpu().numpy() if isinstance(values, torch.Tensor) else np.array(values)
         constants.append(onnx.numpy_helper.from_array(array, name))
         return name
 
@@ -78,12 +83,25 @@ def _unet(net: UNet, onnx: Any, parts: int) -> tuple[list[Any], list[Any]]:
         nodes.append(onnx.helper.make_node(operator, inputs, [output], **attributes))
         return output
 
-    def upsampled(name: str, x: str, weight: torch.Tensor) -> str:
+    def convolution(source: str, name: str, weight: torch.Tensor, *bias: str, **attributes: Any) -> str:
+        x, weight = at[source], weight.detach().float()
+        if source not in ranges:
+            return node("Conv", x, constant(name, weight), *bias, **attributes)
+        if source not in read:
+            low, high = ranges[source]
+            step = (high - low) / 255
+            grid = constant(f"{source}.step", np.float32(step)), constant(f"{source}.zero", np.uint8(round(-low / step)))
+            read[source] = node("DequantizeLinear", node("QuantizeLinear", x, *grid), *grid)
+        scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-12) / 127
+        steps = constant(name, (weight / scale[:, None, None, None]).round().to(torch.int8))
+        return node("Conv", read[source], node("DequantizeLinear", steps, constant(f"{name}.scale", scale), axis=0), *bias, **attributes)
+
+    def upsampled(name: str, source: str, weight: torch.Tensor) -> str:
         transposed, phases = upsample_weight(weight).transpose(0, 1), []
         for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
             kernel = transposed[:, :, [3 - i, 1 - i]][..., [3 - j, 1 - j]]
             pads = [1 - i, 1 - j, i, j]
-            phases.append(node("Conv", x, constant(f"{name}.phase{i}{j}", kernel), kernel_shape=[2, 2], pads=pads))
+            phases.append(convolution(source, f"{name}.phase{i}{j}", kernel, kernel_shape=[2, 2], pads=pads))
         return node("DepthToSpace", node("Concat", *phases, axis=1), blocksize=2)
 
     def mirrored(x: str, axis: int) -> str:
@@ -94,7 +112,7 @@ def _unet(net: UNet, onnx: Any, parts: int) -> tuple[list[Any], list[Any]]:
         i = node("Mod", node("Range", zero, length, one), period)
         return node("Gather", x, node("Min", i, node("Sub", period, i)), axis=axis)
 
-    at = {"image": "image"}
+    at, read = {"image": "image"}, dict[str, str]()  # what there is, and what is read of it in INT8
     if not parts:
         zero, one, two, multiple = (constant(name, i) for name, i in (("zero", 0), ("one", 1), ("two", 2), ("multiple", net.multiple)))
         size = node("Shape", "noisy", start=2, end=4)
@@ -103,10 +121,10 @@ def _unet(net: UNet, onnx: Any, parts: int) -> tuple[list[Any], list[Any]]:
         weights = list(module.weight.detach().split(layer.in_channels, 1))
         if layer.inputs[-1] == "image":
             weights[-1] = weights[-1].repeat(1, max(1, parts), 1, 1)
-        weight, bias = constant(f"{layer.name}.weight", weights[-1]), constant(f"{layer.name}.bias", module.bias.detach())
-        x = node("Conv", at[layer.inputs[-1]], weight, bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        bias = constant(f"{layer.name}.bias", module.bias.detach().float())
+        x = convolution(layer.inputs[-1], f"{layer.name}.weight", weights[-1], bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
         if len(weights) == 2:  # the other input is upsampled
-            x = node("Add", x, upsampled(layer.name, at[layer.inputs[0]], weights[0]))
+            x = node("Add", x, upsampled(layer.name, layer.inputs[0], weights[0]))
         if layer.activated:
             x = node("LeakyRelu", x, alpha=SLOPE)
         at[layer.result] = node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]) if layer.pooled else x

@@ -112,7 +112,7 @@ def test_repeats_are_bit_equal(dtype):
         ({"backend": "metal"}, "expected 'auto' or one of cuda, triton, reference"),
         ({"device": "tpu"}, "expected 'auto', 'cpu' or 'cuda'"),
         ({"device": "mps"}, "not supported"),
-        ({"dtype": "int8"}, "expected 'auto' or one of float32"),
+        ({"dtype": "int4"}, "expected 'auto' or one of float32"),
         ({"device": "cpu", "backend": "reference", "dtype": "float16"}, "float16 is not supported on cpu"),
         ({"device": "cpu", "backend": "cuda"}, "backend='cuda' cannot be used: cuda: "),
         ({"device": "cpu", "backend": "triton"}, "backend='triton' cannot be used: triton: "),

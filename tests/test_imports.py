@@ -18,7 +18,7 @@ LAYERS = [
     ("pixels",),
     ("ops",),
     ("nets",),
-    ("io", "models"),
+    ("int8", "io", "models"),
     ("export",),
     ("backends", "camera", "inference"),
     ("evaluation", "training"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("torch", "triton", "numpy", "opencv-python-headless", "scikit-image")
+PACKAGES = ("torch", "triton", "numpy", "opencv-python-headless", "scikit-image", "openvino")
 CLOCKS = {"sm_mhz": "clocks.sm", "watts": "power.draw", "celsius": "temperature.gpu", "throttle": "clocks_throttle_reasons.active"}
 
 

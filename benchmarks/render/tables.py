@@ -211,6 +211,25 @@ def qat(result: Row) -> str:
     return "\n\n".join([table(head, lines), f"{note} {machine(result['machine'])}"])
 
 
+def vnni(result: Row) -> str:
+    """INT8 on a CPU: quality beside bf16, and speed."""
+    found = []
+    if part := result.get("quality"):
+        numbers = [[_number(r["bf16"], 3), *(_number(r[k], 3, True) for k in ("difference", "smallest"))] for r in part["rows"]]
+        lines = [
+            [r["model"], f"{r['n']} of {r['set']}", *n, "yes" if r["passes"] else "no"] for r, n in zip(part["rows"], numbers, strict=True)
+        ]
+        columns = ["model", "images", "bf16: PSNR, dB", "INT8 - bf16: mean, dB", "smallest, dB", f"within {result['gate_db']} dB"]
+        found += [table(columns, lines, 2), machine(part["machine"])]
+    if part := result.get("speed"):
+        ratios = [f"{r['ratio']:.2f}x" if r["passes"] else "refused: PSNR" for r in part["rows"]]
+        times = [[r["size"], str(r["threads"]), *(f"{s:.3g}" for s in r["seconds"].values())] for r in part["rows"]]
+        columns = ["image", "threads", *(f"{name}, s" for name in part["rows"][0]["seconds"]), "INT8 over the faster bf16"]
+        lines = [[*t, ratio] for t, ratio in zip(times, ratios, strict=True)]
+        found += [table(columns, lines), f"{part['model']}, medians; rounds: {part['rows'][0]['rounds']}. {machine(part['machine'])}"]
+    return "\n\n".join(found)
+
+
 def engines(result: Row) -> str:
     lines = []
     for r in result["rows"]:
@@ -360,25 +379,9 @@ def streaming(result: Row) -> str:
     return "\n\n".join([table(columns, lines), f"{note} {machine(result['machine'])}"])
 
 
-TABLES: dict[str, Callable[[Any], str]] = {
-    "cpu": cpu,
-    "gpu": gpu,
-    "peers": peers,
-    "photographs": photographs,
-    "choice": choice,
-    "camera": camera,
-    "ablation": ablation,
-    "speedrun": speedrun,
-    "quality": quality,
-    "int8": int8,
-    "qat": qat,
-    "engines": engines,
-    "reliability": reliability,
-    "model": model,
-    "modules": modules,
-    "labelling": labelling,
-    "streaming": streaming,
-}
+PHOTOGRAPHS = (peers, photographs, choice, camera, quality)
+SPEED = (cpu, gpu, engines, vnni, model, modules, labelling, streaming, speedrun)
+TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (*PHOTOGRAPHS, *SPEED, ablation, int8, qat, reliability)}
 
 
 def render(kind: str, result: Any) -> str:

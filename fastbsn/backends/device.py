@@ -1,4 +1,4 @@
-"""What a device can do, asked in one place: whether there is a usable GPU, and whether bfloat16 is fast."""
+"""What a device can do, asked in one place: whether there is a usable GPU, and whether bfloat16 and INT8 are fast."""
 
 from __future__ import annotations
 
@@ -66,3 +66,9 @@ def slow_bf16(device: torch.device) -> str | None:
     if supported and any(test is not None and test() for test in tests):
         return None
     return "this CPU has no AVX512-BF16 or AMX instructions, or this PyTorch does not use them"
+
+
+def slow_int8() -> str | None:
+    """Why INT8 is not to be computed on this CPU, or None: without VNNI, sums of two products saturate at 16 bits, or are slow."""
+    test = getattr(torch.cpu, "_is_vnni_supported", None)
+    return None if test is not None and test() else "this CPU has no AVX512-VNNI instructions for INT8"

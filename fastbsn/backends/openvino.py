@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastbsn.backends.device import slow_int8
 from fastbsn.export import onnx_model
+from fastbsn.int8 import usable
 from fastbsn.nets import UNet, pad_to_multiple
 
-HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+HINTS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.int8: "bf16"}  # of what is not in INT8
 
 
 def why_not(net: nn.Module, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -25,6 +27,10 @@ def why_not(net: nn.Module, device: torch.device, dtype: torch.dtype) -> str | N
         return "it runs students only"
     if device.type != "cpu" or dtype not in HINTS:
         return f"it runs on a CPU in {' or '.join(map(str, HINTS))}; got {device} and {dtype}"
+    if dtype == torch.int8 and (refusal := slow_int8()):
+        return refusal
+    if dtype == torch.int8 and not usable(net):
+        return "the model's file has no ranges for INT8; add them with: fastbsn export --model MODEL --ranges NOISY_IMAGES -o FILE"
     missing = [name for name in ("openvino", "onnx") if importlib.util.find_spec(name) is None]
     return f"not installed: {', '.join(missing)}; install it with: pip install {' '.join(missing)}" if missing else None
 
@@ -37,14 +43,14 @@ def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype) -> Callabl
     parts = 1 if dtype == torch.float32 else 2
     options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
     core = ov.Core()
-    compiled = core.compile_model(core.read_model(onnx_model(net, parts)), "CPU", options)
+    compiled = core.compile_model(core.read_model(onnx_model(net, parts, dtype == torch.int8)), "CPU", options)
     local, multiple = threading.local(), net.multiple
 
     def denoise(y: Tensor) -> Tensor:
         if not hasattr(local, "request"):
             local.request = compiled.create_infer_request()  # one infers one image at a time
         x = pad_to_multiple(y, multiple)
-        rounded = x.to(dtype).float()
+        rounded = x.bfloat16().float()
         image = x if parts == 1 else torch.cat([rounded, x - rounded], 1)
         noise = local.request.infer({"image": np.ascontiguousarray(image.numpy())}, share_inputs=True)["noise"]
         return y - torch.from_numpy(noise)[..., : y.shape[2], : y.shape[3]]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fastbsn.backends.device import resolve_device, slow_bf16
 from fastbsn.errors import BackendError
-from fastbsn.names import AUTOMATIC, BACKENDS, DTYPES
+from fastbsn.names import ARITHMETIC, AUTOMATIC, BACKENDS
 from fastbsn.nets import DBSN, Network, UNet
 from fastbsn.ops import self_check
 from fastbsn.ops.dispatch import warn_once
@@ -50,8 +50,8 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device, net: nn.Module
     """
     if dtype != "auto":
         name = str(dtype).removeprefix("torch.")
-        if name not in DTYPES:
-            raise BackendError(f"dtype={dtype!r} is not understood; expected 'auto' or one of {', '.join(DTYPES)}")
+        if name not in ARITHMETIC:
+            raise BackendError(f"dtype={dtype!r} is not understood; expected 'auto' or one of {', '.join(ARITHMETIC)}")
         return getattr(torch, name), "asked for"
     if not isinstance(net, Network) or net.kind != "student":
         if device.type == "cuda":
@@ -109,13 +109,13 @@ def status(device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
 
 
 def select(net: nn.Module, device: str | torch.device = "auto", backend: str = "auto", dtype: str | torch.dtype = "auto") -> Prepared:
-    """Prepare `net` with the first usable backend of cuda, triton and reference, or the one asked for.
+    """Prepare `net` with the first usable backend of cuda, triton and reference (in INT8: openvino), or the one asked for.
 
     Args:
         net: UNet or DBSN; its weights are copied.
         device: "auto", "cpu", "cuda" or "cuda:1".
         backend: "auto" or one of BACKENDS, which may be one that is not chosen by itself.
-        dtype: of the arithmetic: "auto", "float32", "bfloat16" or "float16".
+        dtype: of the arithmetic: "auto", "float32", "bfloat16", "float16", or "int8" (students with ranges, see `fastbsn.int8`).
 
     Raises:
         BackendError: what was asked for by name cannot be used; the message is the reason.
@@ -126,7 +126,8 @@ def select(net: nn.Module, device: str | torch.device = "auto", backend: str = "
     what, dtype_reason = resolve_dtype(dtype, where, net)
     reasons = [f"device {where}: {device_reason}", f"dtype {str(what).removeprefix('torch.')}: {dtype_reason}"]
     refusals: list[str] = []
-    for name in AUTOMATIC if backend == "auto" else (backend,):
+    automatic = ("openvino",) if what == torch.int8 else AUTOMATIC
+    for name in automatic if backend == "auto" else (backend,):
         module = _load(name)
         refusal = module if isinstance(module, str) else module.why_not(net, where, what)
         if refusal is None:
@@ -142,12 +143,13 @@ def select(net: nn.Module, device: str | torch.device = "auto", backend: str = "
             assert isinstance(net, Network)
             return Prepared(run, name, where, what, tuple(reasons), net.radius, net.multiple, _bytes(net, where, what))
         refusals.append(f"{name}: {refusal}")
-    raise BackendError(f"backend={backend!r} cannot be used: {'; '.join(refusals)}; use backend='auto'")
+    advice = "dtype" if what == torch.int8 else "backend"
+    raise BackendError(f"backend={backend!r} cannot be used: {'; '.join(refusals)}; use {advice}='auto'")
 
 
 def _bytes(net: Network, device: torch.device, dtype: torch.dtype) -> int:
     """Working memory per pixel of a window, from peak memory measured on the reference backend (on CUDA: sizes of its tensors)."""
     inputs, c = net.channels, net.config["channels"]
     if net.kind == "student":
-        return int(8 * inputs + dtype.itemsize * c * (1.7 if device.type == "cpu" else 5))
+        return int(8 * inputs + max(2, dtype.itemsize) * c * (1.7 if device.type == "cpu" else 5))
     return 8 * inputs + 52 * c

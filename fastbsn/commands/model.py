@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastbsn.commands.shared import add_model, report
 from fastbsn.errors import InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastbsn.inference.ranges import DataRange
+
+IMAGES = 16  # on which the ranges for INT8 are found
+SIDE = 512  # pixels of each, from its middle
+
 
 def export_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--average", nargs="+", default=[], help="average the weights with these students', trained from one another")
+    p.add_argument("--ranges", type=Path, help="folder of noisy images, on which the ranges for --dtype int8 are found")
     p.add_argument("-o", "--output", type=Path, required=True, help="student.onnx or student.safetensors")
     add_model(p, None)
 
@@ -18,6 +29,7 @@ def export_arguments(p: argparse.ArgumentParser) -> None:
 def export(args: argparse.Namespace) -> int:
     from fastbsn.denoiser import Denoiser
     from fastbsn.export import average
+    from fastbsn.int8 import find_ranges
     from fastbsn.nets import UNet
 
     d = Denoiser.from_pretrained(args.model, device="cpu", backend="reference")
@@ -27,7 +39,14 @@ def export(args: argparse.Namespace) -> int:
         if len(nets) < len(students):
             raise InputError("--average: not every file holds a student; expected the student files of `fastbsn distill`")
         parts = [{k: v for k, v in s.header_.items() if k in ("labels", "steps", "seconds")} for s in students]
-        d = Denoiser({"student": average(nets)}, d.header_ | {"averaged": parts}, device="cpu", backend="reference")
+        header = {k: v for k, v in d.header_.items() if k != "ranges"} | {"averaged": parts}
+        d = Denoiser({"student": average(nets)}, header, device="cpu", backend="reference")
+    if args.ranges:
+        student = d.networks_.get("student")
+        if not isinstance(student, UNet):
+            raise InputError(f"--ranges: only students compute in INT8; this file holds {', '.join(d.networks_)}: distil it first")
+        white = next(iter(d.data_ranges.values()), None)
+        d.header_["ranges"] = find_ranges(student, windows(args.ranges, d.channels, white))
     if args.output.suffix == ".onnx":
         d.export(args.output)
     elif args.output.suffix == ".safetensors":
@@ -36,6 +55,31 @@ def export(args: argparse.Namespace) -> int:
         raise InputError(f"{args.output}: expected a name that ends in .onnx or .safetensors")
     report(args, {"file": str(args.output)}, f"{args.output}: written")
     return 0
+
+
+def windows(folder: Path, channels: int, data_range: DataRange | None = None) -> Iterator[Tensor]:
+    """The middles of images that are spread over a folder, as `int8.find_ranges` takes them.
+
+    Args:
+        folder: of noisy images; of stacks, the first frame is taken.
+        channels: of the network.
+        data_range: of the files, see `Denoiser`.
+
+    Raises:
+        InputError, FileFormatError: no such folder, or a file in it cannot be used.
+    """
+    import numpy as np
+
+    from fastbsn.inference.frames import Frames
+    from fastbsn.io.image_files import list_images
+    from fastbsn.pixels import to_unit
+    from fastbsn.training.imageset import read_frames
+
+    files = list_images(folder)
+    for i in np.unique(np.linspace(0, len(files) - 1, min(IMAGES, len(files))).astype(int)):
+        frames = Frames(to_unit(read_frames(files[i], data_range)[0][0]), channels, "CYX", data_range=1.0)
+        top, left = (max(0, n - SIDE) // 2 for n in (frames.height, frames.width))
+        yield frames.read(0, (top, min(frames.height, top + SIDE), left, min(frames.width, left + SIDE)))
 
 
 def tune_arguments(p: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from fastbsn.errors import InputError
-from fastbsn.names import BACKENDS, DTYPES
+from fastbsn.names import ARITHMETIC, BACKENDS
 
 if TYPE_CHECKING:
     from fastbsn.denoiser import Denoiser
@@ -38,7 +38,7 @@ def add_model(p: argparse.ArgumentParser, default: str | None) -> None:
 
 def add_backend(p: argparse.ArgumentParser) -> None:
     p.add_argument("--backend", choices=("auto", *BACKENDS), default="auto")
-    p.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="of the arithmetic (%(default)s)")
+    p.add_argument("--dtype", choices=("auto", *ARITHMETIC), default="auto", help="of the arithmetic (%(default)s)")
 
 
 def add_data_range(p: argparse.ArgumentParser) -> None:

@@ -50,11 +50,15 @@ class UNet(Network):
         channels: width of the encoder (48); the decoder has twice as many, the last layers 4/3 and 2/3.
         depth: number of 2x2 poolings (5); the input is padded to a multiple of 2**depth by reflection.
 
+    Attributes:
+        ranges: least and greatest value of everything that its layers read, for INT8, or None; see `fastbsn.int8`.
+
     Raises:
         InputError: a size below 1, or channels not a multiple of 6.
     """
 
     kind = "student"
+    ranges: dict[str, list[float]] | None = None
 
     def __init__(self, in_channels: int = 3, channels: int = 48, depth: int = 5):
         super().__init__()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import qat
+from fastbsn.int8 import find_ranges
 from fastbsn.io.image_files import write_image
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet
@@ -63,7 +64,7 @@ def test_training_reduces_what_int8_loses(tmp_path):
         torch.nn.init.normal_(p, 0, 0.2)
     images = [torch.rand(net.channels, 40, 40).half() for _ in range(2)]
     labels = LabelSet(ImageSet(images), [0.0, 0.0], [0.0, 0.0], "gaussian")
-    ranges = qat.calibrate(net, [x[None].float() for x in images])
+    ranges = find_ranges(net, [x[None].float() for x in images])
     wide = {name: (3 * low, 3 * high) for name, (low, high) in ranges.items()}  # steps three times as large as need be
     student = qat.Int8UNet(net, [layer.name for layer in net.layers], wide)
     losses = qat.train(student, net, labels, 30, 1e-3, 32)
