@@ -8,6 +8,7 @@ import pytest
 from fastbsn import Denoiser
 from fastbsn.evaluation.drawn import gradient, letterboxed, smooth, smooth_noise, text, upscaled, white_noise
 from fastbsn.evaluation.metrics import psnr
+from fastbsn.int8 import usable
 
 SIDE = 384
 GAIN = {3: -0.5, 10: 4.0, 50: 14.0}  # dB at least; weak noise on smooth colours is left in, see benchmarks/results/weights.md
@@ -60,3 +61,11 @@ def test_a_picture_without_noise_stays_as_it_is(name):
     for draw in (gradient, smooth, text):
         x = draw(256, np.random.default_rng(1))
         assert psnr(x.transpose(2, 0, 1), d(x, data_range=1.0).transpose(2, 0, 1)) > 40, draw.__name__
+
+
+@pytest.mark.parametrize("name", ["color-awgn"])
+def test_the_file_has_ranges_for_int8(name):
+    net = Denoiser.from_pretrained(name, device="cpu", backend="reference").networks_["student"]
+    assert usable(net), (
+        f"fastbsn export --model {name} --ranges NOISY -o {name}.safetensors --dtype float16; see benchmarks/results/weights.md"
+    )
