@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,47 +11,79 @@ from torch import Tensor
 
 PATCH = 7  # pixels on a side
 ROUNDS = 8
+CHUNK = 2048  # patches at a time
 PATCHES = 2**15  # at most, per image: they are taken on a regular grid
 
 
-def _from_eigenvalues(patches: Tensor) -> float:  # [C*49, L]
-    """Chen, Zhu, Heng, ICCV 2015: image structure fills few directions of patch space, noise all of them alike.
+class Moments(NamedTuple):
+    """Of patches [L, K]: how many they are, their sums [K] and the sums of their products [K, K], float64.
 
-    The largest eigenvalues of the covariance are dropped until mean and median of the rest agree: that is the noise's variance.
+    The products are made in float32, half the time of float64; their rounding is far below the noise of 8-bit values.
     """
-    x = (patches - patches.mean(1, keepdim=True)).double()
-    values = torch.linalg.eigvalsh(x @ x.mT / x.shape[1]).clamp_min(0)
-    for n in range(len(values), 1, -1):
-        mean = values[:n].mean()
-        if (values[:n] > mean).sum() >= (values[:n] < mean).sum():
-            break
-    return float(values[:n].mean().sqrt())
+
+    patches: int
+    sums: Tensor
+    products: Tensor
+
+    @classmethod
+    def of(cls, grids: Sequence[Tensor], chosen: Tensor) -> Moments:
+        """Of the patches that are chosen, bool [L], among those of grids [h, w, C, 7, 7]; a few at a time, which stay in cache."""
+        size = grids[0][0, 0].numel()
+        sums, products = chosen.new_zeros(size, dtype=torch.float64), chosen.new_zeros(size, size, dtype=torch.float64)
+        for grid, where in zip(grids, chosen.split([len(g) * g.shape[1] for g in grids]), strict=True):
+            rows = max(1, CHUNK // grid.shape[1])
+            for part, here in zip(grid.split(rows), where.view(grid.shape[:2]).split(rows), strict=True):
+                x = part[here].flatten(1)
+                with torch.autocast(x.device.type, enabled=False):  # bfloat16 would not do
+                    sums, products = sums.add_(x.sum(0)), products.add_(x.mT @ x)
+        return cls(int(chosen.sum()), sums, products)
+
+    def without(self, other: Moments) -> Moments:
+        return Moments(self.patches - other.patches, self.sums - other.sums, self.products - other.products)
+
+    def level(self) -> float:
+        """Chen, Zhu, Heng, ICCV 2015: image structure fills few directions of patch space, noise all of them alike.
+
+        The largest eigenvalues of the covariance are dropped until mean and median of the rest agree: that is the noise's variance.
+        """
+        mean = self.sums / self.patches
+        values = torch.linalg.eigvalsh(self.products / self.patches - mean[:, None] * mean).clamp_min(0)  # ascending
+        counts = torch.arange(1, len(values) + 1, device=values.device)
+        means = values.cumsum(0) / counts  # of the smallest ones
+        above, below = counts - torch.searchsorted(values, means, right=True), torch.searchsorted(values, means)
+        return float(means[above >= below][-1].sqrt())
 
 
-def _from_diagonals(patches: Tensor) -> float:  # [C, 49, L]
+def _from_diagonals(grids: Sequence[Tensor]) -> float:  # of [h, w, C, 7, 7]
     """Donoho's median absolute deviation of the finest diagonal Haar coefficients."""
-    a, b, c, d = (patches[:, i] for i in (0, 1, PATCH, PATCH + 1))
-    return float(((a - b - c + d) / 2).abs().median() / 0.6745)
+    found = [(g[..., 0, 0] - g[..., 0, 1] - g[..., 1, 0] + g[..., 1, 1]).flatten() for g in grids]
+    return float(torch.cat(found).abs().median() / 2 / 0.6745)
 
 
-def _texture(patches: Tensor) -> Tensor:  # [C, 49, L] -> [L]
+def _texture(x: Tensor, stride: int) -> Tensor:  # [1, C, H, W] -> [L]
     """Sum of the squared differences between neighbouring pixels of each patch."""
-    p = patches.unflatten(1, (PATCH, PATCH))
-    return (p.diff(dim=1) ** 2).sum((0, 1, 2)) + (p.diff(dim=2) ** 2).sum((0, 1, 2))
+    rows, columns = x.diff(dim=2).square().sum(1), x.diff(dim=3).square().sum(1)
+    mean = F.avg_pool2d(rows, (PATCH - 1, PATCH), stride) + F.avg_pool2d(columns, (PATCH, PATCH - 1), stride)
+    return (mean * (PATCH * (PATCH - 1))).flatten()
 
 
-def _from_flat_patches(patches: Tensor, enough: int) -> float:  # [C, 49, L]
+def _from_flat_patches(grids: Sequence[Tensor], texture: Tensor, enough: int) -> float:  # of [h, w, C, 7, 7]; [L]
     """The estimate from the patches that are no rougher than its noise explains, repeated while it falls.
 
-    Liu, Tanaka, Okutomi, IEEE TIP 2013, choose patches like this; they take the smallest eigenvalue, which is too small.
+    Liu, Tanaka, Okutomi, IEEE TIP 2013, choose patches like this; they take the smallest eigenvalue, which is too small. A lower level
+    leaves a part of the patches, so that the moments of the others are subtracted where they are fewer.
     """
-    texture, limit = _texture(patches), _limit(len(patches))
-    level = _from_eigenvalues(patches.flatten(0, 1))
+    limit, kept = _limit(grids[0].shape[2]), torch.ones_like(texture, dtype=torch.bool)
+    moments = Moments.of(grids, kept)
+    level = moments.level()
     for _ in range(ROUNDS):
         flat = texture < limit * level**2
-        if int(flat.sum()) < enough:
+        count = int(flat.sum())
+        if count < enough:
             break
-        lower = _from_eigenvalues(patches[:, :, flat].flatten(0, 1))
+        fewer = 2 * count > moments.patches
+        moments = moments.without(Moments.of(grids, kept & ~flat)) if fewer else Moments.of(grids, flat)
+        lower, kept = moments.level(), flat
         if lower > 0.999 * level:
             break
         level = lower
@@ -72,14 +105,16 @@ def noise_level(y: Tensor | Sequence[Tensor]) -> float:
         y: noisy image [C, H, W], or several pieces of one; a side below 7 pixels is extended by repeating the border.
     """
     pieces = [y] if isinstance(y, Tensor) else list(y)
-    found = []
+    mean = torch.stack([piece.float().mean((1, 2)) for piece in pieces]).mean(0)[:, None, None]
+    grids, texture = [], []
     for piece in pieces:
-        c, h, w = piece.shape
-        x = F.pad(piece[None].float(), (0, max(0, PATCH - w), 0, max(0, PATCH - h)), mode="replicate")
+        h, w = piece.shape[1:]
+        x = F.pad((piece.float() - mean)[None], (0, max(0, PATCH - w), 0, max(0, PATCH - h)), mode="replicate")
         stride = max(1, round((x.shape[2] * x.shape[3] * len(pieces) / PATCHES) ** 0.5))
-        found.append(F.unfold(x, PATCH, stride=stride)[0].unflatten(0, (c, PATCH**2)))
-    patches = torch.cat(found, 2)
-    diagonals, enough = _from_diagonals(patches), 20 * patches.shape[0] * PATCH**2
-    if patches.shape[2] < enough:  # too few patches: the covariance's small eigenvalues would be too small
+        grids.append(x[0].unfold(1, PATCH, stride).unfold(2, PATCH, stride).permute(1, 2, 0, 3, 4))
+        texture.append(_texture(x, stride))
+    diagonals, found = _from_diagonals(grids), torch.cat(texture)
+    enough = 20 * len(mean) * PATCH**2
+    if len(found) < enough:  # too few patches: the covariance's small eigenvalues would be too small
         return diagonals
-    return min(diagonals, _from_flat_patches(patches, enough))
+    return min(diagonals, _from_flat_patches(grids, found, enough))

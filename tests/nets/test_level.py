@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fastbsn.nets import noise_level
+from fastbsn.nets.level import Moments
 
 
 def smooth(c: int, h: int, w: int) -> torch.Tensor:
@@ -54,3 +55,19 @@ def test_gray_photographs_and_textures(name, own, sigma):
     y = torch.from_numpy(getattr(data, name)())[None, :256, :256] / 255.0
     y = y + sigma / 255 * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
     assert noise_level(y) * 255 == pytest.approx((sigma**2 + own**2) ** 0.5, rel=0.05)
+
+
+def test_moments_of_a_part_are_those_of_the_whole_without_the_rest():
+    grids, chosen = [torch.rand(50, 60, 3, 2, 2) - 0.5, torch.rand(40, 50, 3, 2, 2) - 0.5], torch.rand(5000) < 0.6
+    part, rounding = Moments.of(grids, chosen | True).without(Moments.of(grids, ~chosen)), torch.finfo(torch.float32).eps * 5000 * 0.25
+    rest = torch.cat([g.flatten(0, 1) for g in grids])[chosen].flatten(1).double()
+    assert part.patches == len(rest) and (part.products - rest.mT @ rest).abs().max() < rounding
+    variances = torch.linalg.eigvalsh(torch.cov(rest.mT, correction=0))
+    assert variances[0] < part.level() ** 2 < variances[-1]
+
+
+def test_autocast_does_not_round_the_moments():
+    x = torch.rand(3, 40, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        level = noise_level(x)
+    assert level == noise_level(x)
