@@ -1,10 +1,11 @@
 """Our student on a CPU in fastbsn, OpenVINO and onnxruntime, and OIDN with its own network: array in, array out, a process each.
 
-    python -m benchmarks.engines --out engines.json [--sizes 512x512 1920x1080] [--python INTERPRETER]
+    python -m benchmarks.engines --out engines.json [--sizes 512x512 1920x1080] [--threads 1 2] [--add] [--python INTERPRETER]
 
 Every row has wall and CPU seconds (their median), peak memory, and what the output is worth: PSNR, and its difference from fastbsn in
 float32, which is refused above 0.01 dB. The packages openvino and pyoidn are optional; another interpreter may hold them. The default takes
-30 to 40 minutes on two idle cores, most of it at 3840 x 2160 and above; `--sizes 512x512 1920x1080` takes 8.
+30 to 40 minutes on two idle cores, most of it at 3840 x 2160 and above; `--sizes 512x512 1920x1080` takes 8. With --add a call measures
+some sizes or threads and leaves the other rows of the file.
 """
 
 from __future__ import annotations
@@ -90,14 +91,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--python", default=sys.executable, help="interpreter with openvino, onnxruntime and pyoidn; default this one")
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     parser.add_argument("--memory", type=float, default=round(0.75 * whole, 1), help="GiB of addresses for an engine (%(default)s)")
+    parser.add_argument("--add", action="store_true", help="to the rows that the file has, in place of those of the same image and threads")
     args = parser.parse_args(argv)
-    rows = []
+    before = json.loads(args.out.read_text()) if args.add and args.out.exists() else {"rows": [], "model": args.model}
+    if before["model"] != args.model:
+        parser.error(f"--add: {args.out} has rows of {before['model']}; expected {args.model}")
+    rows = [row for row in before["rows"] if row["size"] not in args.sizes or row["threads"] not in args.threads]
     with tempfile.TemporaryDirectory(prefix="fastbsn-engines-") as name:
         folder, d = Path(name), Denoiser.from_pretrained(args.model, device="cpu")
         d.save(folder / "student.safetensors")
         d.export(folder / "student.onnx")
         for size in args.sizes:
             rows += measure(size, SIZES.get(size, 3), args, folder)
+    rows.sort(key=lambda row: (np.prod([int(n) for n in row["size"].split("x")]), row["threads"]))
     result = {"machine": describe(), "model": args.model, "rows": rows}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.out, result)

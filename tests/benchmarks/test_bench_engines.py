@@ -28,6 +28,20 @@ def test_two_engines_agree_on_the_network(tmp_path: Path, monkeypatch: pytest.Mo
     assert "| 70 x 50 | 1 | onnxruntime fp32 |" in render("engines", result)
 
 
+def test_rows_are_added_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(engine_worker, "ENGINES", {"fastbsn fp32": None})
+    monkeypatch.setattr(engines, "one", lambda *_: {"status": "skipped", "reason": next(calls)})
+    arguments, calls = ["--out", str(tmp_path / "e.json"), "--add"], iter("abcd")
+    engines.main([*arguments, "--sizes", "70x50", "9x300", "--threads", "1"])
+    engines.main([*arguments, "--sizes", "9x300", "--threads", "1"])
+    engines.main([*arguments, "--sizes", "9x300", "--threads", "2"])
+    rows = json.loads((tmp_path / "e.json").read_text())["rows"]
+    assert [(r["size"], r["threads"], r["reason"]) for r in rows] == [("9x300", 1, "c"), ("9x300", 2, "d"), ("70x50", 1, "a")]
+    with pytest.raises(SystemExit):
+        engines.main([*arguments, "--model", "gray-awgn"])
+    assert "has rows of color-awgn" in capsys.readouterr().err
+
+
 def test_peak_memory_is_that_of_the_process_alone() -> None:
     block = np.ones(2**25)  # 256 MiB, in the process that starts the other one
     code = "from benchmarks.subjects.engine_worker import peak_mib; print(peak_mib())"
