@@ -6,7 +6,8 @@ Rates are Mpixel/s with one thread per process on a CPU, with the GPU where ther
 memory and writes nothing; *one by one* reads, labels and writes every fourth image, one after another; *workers* are processes that have a
 core each.
 Ratios of processor time leave out what else the machine does: *engine over bare* compares the thread that runs the network, *two over
-one* twice all time of one process with that of two which run at the same time, per pixel. Memory is the peak of a process of its own. The
+one* twice all time of one process with that of two which run at the same time, per pixel; *measuring over bare* is what the noise of the
+images takes, on the other core, of what the network takes. Memory is the peak of a process of its own. The
 teacher has random weights. To be run on a machine that does nothing else; --add keeps
 the rounds that the file has, so that a round may be a run of its own.
 """
@@ -109,7 +110,9 @@ def bare(source: Path, model: Path) -> dict[str, float]:
     labeller = Labeller(source, source, model)
     images = [to_tensor(read_image(path)) for path in sorted(source.iterdir())]
     frames = [Frames(x, 3, "CYX", data_range=white(x)) for x in images]
+    thread = time.thread_time()
     levels = [label_levels(labeller.job.predictor, f) for f in frames]
+    measuring = time.thread_time() - thread
     windows = Windows(labeller.job)
     start, thread = time.perf_counter(), time.thread_time()
     for f, level in zip(frames, levels, strict=True):
@@ -118,7 +121,8 @@ def bare(source: Path, model: Path) -> dict[str, float]:
     windows.flush()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return {"pixels": windows.pixels, "seconds": time.perf_counter() - start, "thread_cpu": time.thread_time() - thread}
+    cpu = time.thread_time() - thread
+    return {"pixels": windows.pixels, "seconds": time.perf_counter() - start, "thread_cpu": cpu, "measuring_cpu": measuring}
 
 
 def one_by_one(source: Path, output: Path, model: Path) -> dict[str, float]:
@@ -168,6 +172,7 @@ def run(scale: str, count: int, repeat: int, rounds: list[dict[str, float]]) -> 
                     "engine_over_bare": rate([ours]) / rate([plain]),
                     "engine_over_one_by_one": rate([ours]) / rate([simple]),
                     "engine_over_bare_cpu": cost([plain], "thread_cpu") / cost([ours], "thread_cpu"),
+                    "measuring_over_bare_cpu": cost([plain], "measuring_cpu") / cost([plain], "thread_cpu"),
                     "computing": ours["computing"],
                     "one_worker_mpixel_s": rate(one),
                     "two_over_one": rate(two) / rate(one),
@@ -176,7 +181,7 @@ def run(scale: str, count: int, repeat: int, rounds: list[dict[str, float]]) -> 
                     "peak_bytes": one[0]["peak_bytes"],
                 }
             )
-    median = {key: float(np.median([r[key] for r in rounds])) for key in rounds[0]}
+    median = {key: float(np.median([r[key] for r in rounds])) for key in rounds[-1] if all(key in r for r in rounds)}
     return {
         "machine": describe(),
         "scale": scale,

@@ -342,6 +342,11 @@ def labelling(result: Row) -> str:
         ["two workers over one, by processor time", f"{m['two_over_one_cpu']:.2f}x", "measured"],
         *([["engine over the bare network", f"{m['engine_over_bare']:.1%}", "measured"]] if len(result["rounds"]) > 2 else []),
         ["engine over the bare network, by processor time of its thread", f"{m['engine_over_bare_cpu']:.1%}", "measured"],
+        *(
+            [["measuring the noise, of the network's processor time", f"{m['measuring_over_bare_cpu']:.1%}", "measured"]]
+            if "measuring_over_bare_cpu" in m
+            else []
+        ),
         ["time in which the device computes", f"{m['computing']:.1%}", "measured"],
         [f"peak memory, {result['images']} images, this teacher", f"{m['peak_bytes'] / 2**20:.0f} MiB", "measured"],
         *(

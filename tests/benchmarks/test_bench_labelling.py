@@ -15,6 +15,7 @@ def test_a_small_run(tmp_path, capsys):
     assert labelling.main(arguments) == 0
     result = json.loads((tmp_path / "labelling.json").read_text())
     assert "| peak memory, 4 images, this teacher |" in render("labelling", result) and "extrapolated" in render("labelling", result)
+    assert "measuring the noise" in render("labelling", result)
     assert result["images"] == 4 and len(result["rounds"]) == 1 and "engine_over_bare" in capsys.readouterr().out
     assert all(value > 0 for value in result["median"].values()) and 0 < result["median"]["computing"] <= 1
     assert labelling.main([*arguments, "--memory"]) == 0
