@@ -51,20 +51,22 @@ MEMORY_WIDTH = 8
 REPEAT, FACTOR, PART = 3, 8, 4  # rounds; times as many images for the peak of memory; one of so many images is labelled one by one
 
 
-def make(folder: Path, count: int, scale: str, width: int) -> None:
-    """Noisy 8-bit colour images of mixed sizes in folder/noisy, the largest first, and a teacher of random weights."""
+def make(folder: Path, count: int, scale: str, width: int) -> list[list[int]]:
+    """Noisy 8-bit colour images of mixed sizes in folder/noisy, the largest first, and a teacher of random weights; gives the sizes."""
     rng = np.random.default_rng(0)
     low, high = SIDES[scale]
     sizes = rng.integers(low, high + 1, (count, 2))
     sizes[0] = high
     (folder / "noisy").mkdir(parents=True)
-    for i, (h, w) in enumerate(sizes.tolist()):
+    chosen: list[list[int]] = sizes.tolist()
+    for i, (h, w) in enumerate(chosen):
         y = photograph(3, h, w).numpy().transpose(1, 2, 0) + rng.normal(0, SIGMA, (h, w, 3))
         write_image(folder / "noisy" / f"{i:05}.png", np.rint(y.clip(0, 1) * 255).astype(np.uint8))
     net = teacher("light", 3, width=width, modules=4)
     torch.manual_seed(0)
     networks = {"teacher": net, "noise_model": NoiseModel("gaussian", 3, net.feature_channels)}
     save_networks(folder / "teacher.safetensors", networks, {"kind": "teacher", "noise": "gaussian"})
+    return chosen
 
 
 def engine(source: Path, output: Path, model: Path, shard: tuple[int, int] = (0, 1)) -> dict[str, float]:
@@ -97,11 +99,11 @@ def memory(count: int, scale: str) -> list[dict[str, int]]:
     found = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        make(folder, FACTOR * count, scale, MEMORY_WIDTH)
+        sizes = make(folder, FACTOR * count, scale, MEMORY_WIDTH)
         labeller = Labeller(folder / "noisy", folder / "labels", folder / "teacher.safetensors")
         for n, _ in enumerate(labeller.run(list_units(labeller.source)), 1):
             if n in (count, FACTOR * count):
-                found.append({"images": n, "sizes": n, "peak_bytes": peak()})
+                found.append({"images": n, "sizes": len(set(map(tuple, sizes[:n]))), "peak_bytes": peak()})
     return found
 
 
