@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness.machine import describe
+from benchmarks.render.tables import render
 from fastbsn import Denoiser
 from fastbsn.evaluation.drawn import PICTURES, flat, fractal, letterboxed, smooth_noise, white_noise
 from fastbsn.evaluation.metrics import psnr
@@ -39,7 +40,8 @@ def _cases(side: int) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
 
 def measure(model: str, side: int = SIDE) -> dict[str, Any]:
     """PSNR of input and output for every case, what a flat area keeps of its noise, and what bars cost their neighbours."""
-    d = Denoiser.from_pretrained(model, device="cpu")
+    name, _, file = model.rpartition("=")
+    d = Denoiser.from_pretrained(file, device="cpu")
 
     def run(y: np.ndarray) -> np.ndarray:
         y = y if d.channels == 3 else y[..., :1]
@@ -62,7 +64,7 @@ def measure(model: str, side: int = SIDE) -> dict[str, Any]:
     y = x + white_noise(x.shape, 25, 0.0, rng)
     middle = slice(side // 4, side - side // 4)
     box = {"alone": _psnr(seen(x)[middle], run(y[middle])), "boxed": _psnr(seen(x)[middle], run(letterboxed(y, 0.25))[middle])}
-    return {"model": model, "rows": rows, "noise left in a flat area": kept, "letterbox": box}
+    return {"model": name or file, "rows": rows, "noise left in a flat area": kept, "letterbox": box}
 
 
 def _psnr(x: np.ndarray, y: np.ndarray) -> float | None:
@@ -72,17 +74,16 @@ def _psnr(x: np.ndarray, y: np.ndarray) -> float | None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["color-awgn", "gray-awgn"], help="bundled names or files")
+    parser.add_argument(
+        "--models", nargs="+", default=["color-awgn", "gray-awgn"], help="bundled names or files, as NAME=FILE to give a name"
+    )
     parser.add_argument("--side", type=int, default=SIDE, help="of the drawn pictures, in pixels (%(default)s)")
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file")
     args = parser.parse_args(argv)
     models = [measure(model, args.side) for model in args.models]
-    write_json(args.out, {"machine": describe(), "models": models})
-    for m in models:
-        worst = sorted((r for r in m["rows"] if None not in (r["input"], r["output"])), key=lambda r: r["output"] - r["input"])[:6]
-        print(m["model"], m["noise left in a flat area"], m["letterbox"])
-        for r in worst:
-            print(f"  {r['picture']}, {r['noise']}: {r['input']:.2f} -> {r['output']:.2f} dB")
+    result = {"machine": describe(), "models": models}
+    write_json(args.out, result)
+    print(render("failures", result))
     return 0
 
 

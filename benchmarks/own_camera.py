@@ -11,6 +11,7 @@ target y - n / a, with n of the measured covariance).
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import tempfile
 from collections.abc import Callable
@@ -132,6 +133,12 @@ def ways(lab: Lab) -> dict[str, Callable[[], list[np.ndarray]]]:
     return {name: make for name, make in found.items() if only is None or any(part in name for part in only)}
 
 
+def _rows(file: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Rows by way that the file holds already, if it was measured with the same settings."""
+    found = json.loads(file.read_text()) if file.exists() else {}
+    return {r.pop("way"): r for r in found["rows"]} if found.get("settings") == settings else {}
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.own_camera", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -140,7 +147,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--every", type=int, default=1, help="use every n-th pair")
-    parser.add_argument("--only", nargs="*", help="only rows whose names contain one of these; the others of the file stay")
+    parser.add_argument(
+        "--only", nargs="*", help="only rows whose names contain one of these; others of the same settings in the file stay"
+    )
     parser.add_argument("--work", type=Path, help="keep trained files here; default: a temporary folder")
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file")
     args = parser.parse_args(argv)
@@ -148,14 +157,15 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         lab = Lab(args, args.work or Path(temporary))
         lab.folder.mkdir(parents=True, exist_ok=True)
-        rows: list[dict[str, Any]] = [{"way": "input"} | lab.scores([p.noisy for p in lab.pairs])]
+        budget = f"{args.minutes:g} minutes" if args.minutes else f"{args.steps} steps"
+        settings = {"pairs": args.pairs.name, "n": len(lab.pairs), "budget": budget, "threads": torch.get_num_threads()}
+        kept = _rows(args.out, settings) if args.only else {}
+        rows: dict[str, dict[str, Any]] = {"input": lab.scores([p.noisy for p in lab.pairs])}
         for name, make in ways(lab).items():
-            rows.append({"way": name} | lab.scores(make()))
-            print(rows[-1], flush=True)
-    budget = f"{args.minutes:g} minutes" if args.minutes else f"{args.steps} steps"
-    settings = {"pairs": args.pairs.name, "n": len(lab.pairs), "budget": budget, "threads": torch.get_num_threads()}
-    result = {"machine": describe(), "settings": settings, "rows": rows}
-    write_json(args.out, result)
+            rows[name] = lab.scores(make())
+            print(name, rows[name], flush=True)
+            result = {"machine": describe(), "settings": settings, "rows": [{"way": way} | r for way, r in (kept | rows).items()]}
+            write_json(args.out, result)  # way by way: each may take an hour
     print(render("camera", result))
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, Any]
+from benchmarks.render.cells import Row, machine, number, table
+from benchmarks.render.failures import failures
 
 # PSNR of BM3D (colour: CBM3D), told sigma, and of the teacher of Wu et al., ECCV 2020, by set and noise, as that paper reports them.
 PUBLISHED = {
@@ -17,16 +18,6 @@ PUBLISHED = {
     ("cbsd68", "gaussian:25"): (30.71, 30.61),
     ("cbsd68", "gaussian:50"): (27.38, 27.41),
 }
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """A Markdown table; the first `texts` columns are left-aligned, the others right-aligned."""
-    lines = [head, ["---"] * texts + ["--:"] * (len(head) - texts), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def _number(value: float | None, digits: int, sign: bool = False) -> str:
-    return "" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
 
 
 def _ms(row: Row) -> str:
@@ -45,10 +36,10 @@ def speed(rows: Sequence[Row]) -> str:
             if r["status"] == "measured":
                 ratios = [f"{ms / r['ms']:.2f}x" if ms else "" for ms in rivals]
                 roofline = f"{100 * r['roofline']:.0f}%" if "roofline" in r else ""
-                parity = (_number(r["psnr_difference"], 4, True), f"{r['error']:.1e}")
-                lines.append([name, _ms(r), *ratios, _number(r.get("mpixel_per_s"), 2), roofline, *parity])
+                parity = (number(r["psnr_difference"], 4, True), f"{r['error']:.1e}")
+                lines.append([name, _ms(r), *ratios, number(r.get("mpixel_per_s"), 2), roofline, *parity])
             elif r["status"] != "skipped":
-                lines.append([name, r["status"], "", "", "", "", _number(r.get("psnr_difference"), 4, True), r["reason"]])
+                lines.append([name, r["status"], "", "", "", "", number(r.get("psnr_difference"), 4, True), r["reason"]])
     columns = ["ms (p20 to p80)", "vs eager fp32", "vs best baseline", "Mpixel/s", "of roofline", "PSNR - fp32, dB", "relative error"]
     return table(["version", *columns], lines)
 
@@ -60,13 +51,6 @@ def skipped(rows: Sequence[Row]) -> str:
         if r["status"] == "skipped":
             reasons.setdefault(r["reason"], []).append(r["version"])
     return "\n".join(f"Skipped: {', '.join(dict.fromkeys(names))}: {reason}." for reason, names in reasons.items())
-
-
-def machine(found: Row) -> str:
-    """One line: hardware, versions, commit, date."""
-    gpu = [f"{found['gpu']} (driver {found.get('driver')})"] if "gpu" in found else []
-    versions = ", ".join(f"{name} {version}" for name, version in found["packages"].items() if name in ("torch", "triton"))
-    return "; ".join([*gpu, found["cpu"], versions, f"commit {found['commit']}", found["date"]]) + "."
 
 
 def _methods(rows: Sequence[Row]) -> str:
@@ -129,10 +113,10 @@ def photographs(result: Row) -> str:
     lines = [
         [
             r["method"],
-            _number(r.get("psnr"), 2),
-            _number(r.get("smallest gain"), 2, True),
+            number(r.get("psnr"), 2),
+            number(r.get("smallest gain"), 2, True),
             str(r.get("worse than input", "")),
-            _number(r.get("seconds"), 2),
+            number(r.get("seconds"), 2),
             r.get("reason", ""),
         ]
         for r in result["methods"]
@@ -147,7 +131,7 @@ def ablation(result: Row) -> str:
     lines = []
     for r in result["rows"]:
         gain = "" if r["gain"] is None else f"{r['gain']:+.2f} over {r['versus']}"
-        lines.append([r["question"], r["name"], r["noise"], _number(r["psnr"], 2), gain])
+        lines.append([r["question"], r["name"], r["noise"], number(r["psnr"], 2), gain])
     s = result["settings"]
     note = f"Budget of every training: {s['budget']}; {s['images']} training images, {s['test']} test images"
     note += f", {s['pairs']} real pairs" if "pairs" in s else ""
@@ -182,7 +166,7 @@ def quality(results: Sequence[Row]) -> str:
             f"{r['noise']}" + ("" if r["clip"] == "none" else f", {r['clip']}"),
             PUBLISHED.get((r["set"], r["noise"]), (None, None)),
         )
-        scores = [_number(r["input_psnr"], 2), _number(r["psnr"], 2), _number(r["ssim"], 4), *(_number(v, 2) for v in published)]
+        scores = [number(r["input_psnr"], 2), number(r["psnr"], 2), number(r["ssim"], 4), *(number(v, 2) for v in published)]
         lines.append([f"{r['set']} ({r['n']})", noise, Path(r["model"]).stem, *scores])
     return table(["set (images)", "noise", "model", "input, dB", "PSNR, dB", "SSIM", "BM3D, told sigma", "D-BSN paper"], lines, 3)
 
@@ -191,8 +175,7 @@ def int8(result: Row) -> str:
     rows = result["rows"]
     columns = ["in INT8", "values clipped", *(f"sigma {s}: PSNR - fp32, dB" for s in rows[0]["sigma"]), f"within {result['gate_db']} dB"]
     lines = [
-        [r["plan"], f"{2 * r['outside']:.3%}", *(_number(x, 3, True) for x in r["difference"]), "yes" if r["passes"] else "no"]
-        for r in rows
+        [r["plan"], f"{2 * r['outside']:.3%}", *(number(x, 3, True) for x in r["difference"]), "yes" if r["passes"] else "no"] for r in rows
     ]
     note = f"{result['model']}, {result['images']} images of {result['clean']}, simulated."
     return "\n\n".join([table(columns, lines), f"{note} {machine(result['machine'])}"])
@@ -203,7 +186,7 @@ def qat(result: Row) -> str:
     sets = list(result["fp32"])
     lines = []
     for r in result["rows"]:
-        numbers = [_number(r[when][s], 3, True) for s in sets for when in ("before", "after")]
+        numbers = [number(r[when][s], 3, True) for s in sets for when in ("before", "after")]
         lines.append([r["plan"], *numbers, "yes" if r["passes"] else "no"])
     head = ["in INT8", *(f"{s}, {when}, dB" for s in sets for when in ("before", "after")), f"within {result['gate_db']} dB"]
     counts = ", ".join(f"{n} of {s}" for s, n in result["n"].items())
@@ -215,7 +198,7 @@ def vnni(result: Row) -> str:
     """INT8 on a CPU: quality beside bf16, and speed."""
     found = []
     if part := result.get("quality"):
-        numbers = [[_number(r["bf16"], 3), *(_number(r[k], 3, True) for k in ("difference", "smallest"))] for r in part["rows"]]
+        numbers = [[number(r["bf16"], 3), *(number(r[k], 3, True) for k in ("difference", "smallest"))] for r in part["rows"]]
         lines = [
             [r["model"], f"{r['n']} of {r['set']}", *n, "yes" if r["passes"] else "no"] for r, n in zip(part["rows"], numbers, strict=True)
         ]
@@ -236,7 +219,7 @@ def engines(result: Row) -> str:
         name = [r["size"].replace("x", " x "), str(r["threads"]), r["engine"]]
         if r["status"] == "measured":
             numbers = [f"{r['wall_s']:.3g}", f"{r['cpu_s']:.3g}", str(r["peak_mib"])]
-            lines.append([*name, *numbers, _number(r["psnr"], 2), _number(r.get("psnr_difference"), 4, True)])
+            lines.append([*name, *numbers, number(r["psnr"], 2), number(r.get("psnr_difference"), 4, True)])
         else:
             lines.append([*name, r["status"], "", "", "", r["reason"]])
     columns = ["image", "threads", "engine", "wall, s", "CPU, s", "peak memory, MiB", "PSNR, dB", "PSNR - fp32, dB"]
@@ -251,7 +234,7 @@ def reliability(result: Row) -> str:
 
 def camera(result: Row) -> str:
     """Ways to train for one camera."""
-    lines = [[r["way"], _number(r["psnr"], 2), _number(r["smallest gain"], 2, True), str(r["worse than input"])] for r in result["rows"]]
+    lines = [[r["way"], number(r["psnr"], 2), number(r["smallest gain"], 2, True), str(r["worse than input"])] for r in result["rows"]]
     s = result["settings"]
     note = f"{s['n']} pairs of {s['pairs']}; budget of every training {s['budget']}, {s['threads']} threads."
     columns = ["way", "PSNR, dB", "smallest gain, dB", "worse than the input"]
@@ -323,8 +306,8 @@ def choice(result: Row) -> str:
             str(r["n"]),
             *(str(r["taken"][m]) for m in models),
             f"{r['wrong']} ({r['wrong'] / r['n']:.0%})",
-            _number(r["lost"], 3),
-            *(_number(r["psnr"][m], 2) for m in ("auto", *models)),
+            number(r["lost"], 3),
+            *(number(r["psnr"][m], 2) for m in ("auto", *models)),
         ]
         for r in result["rows"]
     ]
@@ -375,7 +358,7 @@ def streaming(result: Row) -> str:
         ("streaming", f"memory for {result['tars_in_memory']} of {result['tars']} tar files"),
     ):
         values, speeds = ([r[f"{kind}_{what}"] for r in result["rows"]] for what in ("psnr", "steps_s"))
-        numbers = [_number(x, 3) for x in (result[f"{kind}_psnr"], min(values), max(values))]
+        numbers = [number(x, 3) for x in (result[f"{kind}_psnr"], min(values), max(values))]
         lines.append([name, *numbers, f"{sum(speeds) / len(speeds):.1f}"])
     note = f"{len(result['rows'])} seeds, {result['steps']} steps, noisy images at {result['input_psnr']:.2f} dB. "
     note += f"Difference of the means {result['difference']:+.3f} dB, spread of the seeds {result['spread']:.3f} dB; "
@@ -386,7 +369,7 @@ def streaming(result: Row) -> str:
 
 PHOTOGRAPHS = (peers, photographs, choice, camera, quality)
 SPEED = (cpu, gpu, engines, vnni, model, modules, labelling, streaming, speedrun)
-TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (*PHOTOGRAPHS, *SPEED, ablation, int8, qat, reliability)}
+TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (*PHOTOGRAPHS, *SPEED, ablation, failures, int8, qat, reliability)}
 
 
 def render(kind: str, result: Any) -> str:

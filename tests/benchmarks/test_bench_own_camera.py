@@ -26,7 +26,9 @@ def test_every_way_gives_a_row(tmp_path, capsys):
     for i in range(2):
         for kind, v in zip(("mean", "real"), pictures(np.random.default_rng(i), 128), strict=True):
             write_image(tmp_path / f"{i}_{kind}.png", (np.clip(v, 0, 1) * 255).round().astype(np.uint8))
-    main([str(tmp_path), "--steps", "2", "-o", str(tmp_path / "out.json")])
+    command = [str(tmp_path), "--steps", "2", "-o", str(tmp_path / "out.json")]
+    main([*command, "--only", "Recorrupted"])
+    main([*command, "--only", "awgn", "labels", "round", "color-photo"])  # the other row stays
     rows = {r["way"]: r for r in json.loads((tmp_path / "out.json").read_text())["rows"]}
     assert len(rows) == 9 and all(np.isfinite(r["psnr"]) for r in rows.values())
     assert rows["labels of fit"]["psnr"] > rows["input"]["psnr"] + 3 and "| second round |" in capsys.readouterr().out
