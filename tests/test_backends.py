@@ -48,6 +48,24 @@ def test_prepared_student_errs_at_most_twice_as_much_as_pytorch(monkeypatch, cha
     assert error(found, exact) <= 2 * error(eager, exact) + floor
 
 
+def test_signals_reach_a_process_after_openvino_was_dropped_in_another_thread():
+    """Its core has a stack for signals in the thread that made it, which must not go with another."""
+    pytest.importorskip("openvino")
+    code = """
+import faulthandler, gc, os, signal, threading, torch
+from fastbsn.backends import openvino
+from fastbsn.nets import UNet
+faulthandler.enable()
+networks = [openvino.prepare(UNet(3, 6, 2).eval(), torch.device("cpu"), torch.float32)]
+thread = threading.Thread(target=lambda: (networks.clear(), gc.collect()))
+thread.start(), thread.join()
+signal.signal(signal.SIGINT, lambda *_: print("came"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "came\n", done.stderr
+
+
 def test_upsampling_and_convolution_as_one_transposed_convolution():
     x, weight = torch.randn(2, 5, 4, 6, dtype=torch.float64), torch.randn(3, 5, 3, 3, dtype=torch.float64)
     two = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=1)

@@ -1,13 +1,13 @@
-"""OpenVINO on a CPU (package openvino): the student's noise by the ONNX graph of `fastbsn.export`, compiled for this processor.
-
-Chosen by name only: which backend is faster depends on the processor, and `python -m benchmarks.engines` measures it.
-"""
+"""OpenVINO on a CPU (package openvino): the student's noise by the ONNX graph of `fastbsn.export`. Chosen by name, but for INT8: which
+backend is faster depends on the processor, and `python -m benchmarks.engines` measures it."""
 
 from __future__ import annotations
 
 import importlib.util
 import threading
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,31 +27,33 @@ def why_not(net: nn.Module, device: torch.device, dtype: torch.dtype) -> str | N
         return "it runs students only"
     if device.type != "cpu" or dtype not in HINTS:
         return f"it runs on a CPU in {' or '.join(map(str, HINTS))}; got {device} and {dtype}"
-    if dtype == torch.int8 and (refusal := slow_int8()):
+    ranges = "the model's file has no ranges for INT8; add them with: fastbsn export --model MODEL --ranges NOISY_IMAGES -o FILE"
+    if dtype == torch.int8 and (refusal := slow_int8() or (None if usable(net) else ranges)):
         return refusal
-    if dtype == torch.int8 and not usable(net):
-        return "the model's file has no ranges for INT8; add them with: fastbsn export --model MODEL --ranges NOISY_IMAGES -o FILE"
     missing = [name for name in ("openvino", "onnx") if importlib.util.find_spec(name) is None]
     return f"not installed: {', '.join(missing)}; install it with: pip install {' '.join(missing)}" if missing else None
 
 
+@cache
+def _core() -> Any:
+    """One, for ever: it gives the thread that makes it a stack for signals; dropped in another one, the next signal ends the process."""
+    import openvino
+
+    return openvino.Core()
+
+
 def prepare(net: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     """Compile once; as many threads as PyTorch has now. float32 [N, C, H, W] -> the same; y - f(y) is float32."""
-    import openvino as ov
-
     assert isinstance(net, UNet)
-    parts = 1 if dtype == torch.float32 else 2
+    parts, local, multiple = 1 if dtype == torch.float32 else 2, threading.local(), net.multiple
     options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
-    core = ov.Core()
-    compiled = core.compile_model(core.read_model(onnx_model(net, parts, dtype == torch.int8)), "CPU", options)
-    local, multiple = threading.local(), net.multiple
+    compiled = _core().compile_model(_core().read_model(onnx_model(net, parts, dtype == torch.int8)), "CPU", options)
 
     def denoise(y: Tensor) -> Tensor:
         if not hasattr(local, "request"):
             local.request = compiled.create_infer_request()  # one infers one image at a time
         x = pad_to_multiple(y, multiple)
-        rounded = x.bfloat16().float()
-        image = x if parts == 1 else torch.cat([rounded, x - rounded], 1)
+        image = x if parts == 1 else torch.cat([x.bfloat16().float(), x - x.bfloat16()], 1)
         noise = local.request.infer({"image": np.ascontiguousarray(image.numpy())}, share_inputs=True)["noise"]
         return y - torch.from_numpy(noise)[..., : y.shape[2], : y.shape[3]]
 
