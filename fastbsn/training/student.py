@@ -129,11 +129,11 @@ class StudentTask:
         if self.settings.sigma is not None:
             low, high = self.settings.sigma
             level = (low + (high - low) * torch.rand(level.shape, generator=noise, device=x.device)) / 255
-        z = variety.noise(x.shape, noise)
-        y = target + level * z
-        if self.noisy is not None and where is not None:
+        y = target + level * variety.noise(x.shape, noise)
+        if variety.recorrupted > 0 and where is not None:
+            assert self.noisy is not None
             own = torch.tensor([self.labels.sigmas[i] for i in where.image], device=x.device)[:, None, None, None]
-            again, *pair = variety.recorrupt(cut(self.noisy, where, self.settings.crop), x, own, level, z, noise)
+            again, *pair = variety.recorrupt(cut(self.noisy, where, self.settings.crop), x, own, level, noise)
             y, target = (torch.where(again, new, old) for new, old in zip(pair, (y, target), strict=True))
         return *variety.frames(y, target, noise), level
 

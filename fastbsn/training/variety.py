@@ -66,19 +66,20 @@ class Variety:
             y[i, :, area] = x[i, :, area] = float(rng.choice([0.0, 1.0, rng.random()], p=[0.6, 0.2, 0.2]))
         return y, x
 
-    def recorrupt(self, noisy: Tensor, label: Tensor, own: Tensor, sigma: Tensor, z: Tensor, noise: torch.Generator) -> tuple[Tensor, ...]:
+    def recorrupt(self, noisy: Tensor, label: Tensor, own: Tensor, sigma: Tensor, noise: torch.Generator) -> tuple[Tensor, ...]:
         """Which pairs start from the noisy image, [B, 1, 1, 1], and their inputs and targets.
 
         Recorrupted-to-Recorrupted (Pang et al., CVPR 2021): of an image y with noise of standard deviation s, the pair y + t z and
         y - s^2 / t z has independent noises, so that squared error has its minimum where it is with clean targets. The target is noisy,
         and the label is not but has lost texture: the target is their mean, weighted by the variance of the noise and the square of
-        the error that a student is left with.
+        the error that a student is left with. z is white, as the image's own noise is: otherwise the two would not be independent.
 
         Args:
-            noisy, label, z: image, its label, and noise of variance 1, [B, C, S, S].
+            noisy, label: image and its label, [B, C, S, S].
             own, sigma: level of the image and of the input, [B, 1, 1, 1].
         """
         chosen = self._some(self.recorrupted, noisy, noise) & (sigma > own + 0.5 / 255)
+        z = torch.randn(noisy.shape, generator=noise, device=noise.device)
         t = (sigma**2 - own**2).clamp(min=(0.5 / 255) ** 2).sqrt()
         variance = own**2 + own**4 / t**2
         part = 1 / (1 + 0.5 * variance / (LEFT * sigma) ** 2)

@@ -42,14 +42,20 @@ def test_noisy_images_get_the_noise_that_is_missing_and_the_label_as_target():
 def test_noise_of_a_recorrupted_pair_is_independent_and_its_target_unbiased():
     """Over the noise of the image too: what remains of it in the input says nothing about the target's."""
     clean, label, own = torch.full((4000, 1, 16, 16), 0.3), torch.full((4000, 1, 16, 16), 0.5), torch.full((4000, 1, 1, 1), LEVEL)
-    n, z = (torch.randn(clean.shape, generator=seeded(seed)) for seed in (1, 2))
+    n = torch.randn(clean.shape, generator=seeded(1))
     for sigma in (30 / 255, 55 / 255):
-        chosen, y, x = Variety(recorrupted=1.0).recorrupt(clean + LEVEL * n, label, own, torch.full_like(own, sigma), z, seeded())
+        chosen, y, x = Variety(recorrupted=1.0).recorrupt(clean + LEVEL * n, label, own, torch.full_like(own, sigma), seeded())
         part = (0.5 - float(x.mean())) / 0.2  # of the noisy target; the rest is the label's
         assert chosen.all() and 0.05 < part < 0.9 and float(y.std()) == pytest.approx(sigma, rel=0.01)
         alike = float(torch.corrcoef(torch.stack([(y - 0.3).flatten(), x.flatten()]))[0, 1])
         assert abs(alike) < 5 / clean.numel() ** 0.5
     assert part > 0.5  # the further from its own level, the more of the image itself
+
+
+def test_noise_added_to_noisy_images_is_independent_over_the_channels():
+    y, *_ = task(Variety(recorrupted=1.0, correlated=1.0), sigma=(40, 55), batch=64).batch(0, seeded(), seeded())
+    alike = torch.corrcoef(y.transpose(0, 1).flatten(1))[0, 1]
+    assert y.mean() < 0.4 and abs(float(alike)) < 5 / (y.numel() / 3) ** 0.5
 
 
 def test_a_level_below_that_of_the_image_never_starts_from_it():
