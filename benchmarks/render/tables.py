@@ -116,14 +116,13 @@ def photographs(result: Row) -> str:
             number(r.get("psnr"), 2),
             number(r.get("smallest gain"), 2, True),
             str(r.get("worse than input", "")),
-            number(r.get("seconds"), 2),
             r.get("reason", ""),
         ]
         for r in result["methods"]
     ]
     s = result["settings"]
     which = f"{s['n']} pairs of {s['pairs']}" + (f", every {s['every']}th" if s["every"] > 1 else "")
-    columns = ["method", "PSNR, dB", "smallest gain, dB", "worse than the input", "seconds per image", ""]
+    columns = ["method", "PSNR, dB", "smallest gain, dB", "worse than the input", ""]
     return "\n\n".join([table(columns, lines), f"{which}. {machine(result['machine'])}"])
 
 

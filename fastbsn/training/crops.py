@@ -29,8 +29,8 @@ class Places:
 
 
 def draw_places(images: ImageSet, weights: Tensor, batch: int, crop: int, generator: torch.Generator) -> Places:
-    """Draw crops: images by `weights` [images], positions uniformly."""
-    index = torch.multinomial(weights, batch, replacement=True, generator=generator).tolist()
+    """Draw crops: images by `weights`, [images] or [batch, images], positions uniformly."""
+    index = torch.multinomial(weights.expand(batch, -1), 1, generator=generator).flatten().tolist()
     u = torch.rand(3, batch, generator=generator).tolist()
     shapes = [images.images[i].shape for i in index]
     top = [int(r * (s[1] - crop + 1)) for r, s in zip(u[0], shapes, strict=True)]

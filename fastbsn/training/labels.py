@@ -155,7 +155,10 @@ class LabelSet:
         falls short where the noise is strong, and grows with about 0.3 sigma there; (2/255)^2 keeps the weight finite.
         """
         error = torch.tensor(self.stds) ** 2 + (0.3 * torch.tensor(self.sigmas)) ** 2 + (2 / 255) ** 2
-        weights = self.images.areas / error
+        return self.shared(self.images.areas / error)
+
+    def shared(self, weights: Tensor) -> Tensor:
+        """Weights of the images, [images], such that each joined set has its share."""
         if not self.parts:
             return weights
         return torch.cat([share * part / part.sum() for share, part in zip(self.shares, weights.split(self.parts), strict=True)])

@@ -109,7 +109,8 @@ class StudentTask:
 
     def _use(self, labels: LabelSet) -> None:
         s = self.settings
-        self.labels, self.weights = labels, labels.weights()
+        self.labels, self.weights, self.even = labels, labels.weights(), labels.shared(labels.images.areas)
+        self.sigmas = torch.tensor(labels.sigmas)
         self.own = {i: self.bank.index(name) for i, name in enumerate(labels.images.names) if name in self.bank}
         size = s.crop + (MARGIN if self.sampler else 0)
         self.targets = labels.images.at_least(size).to(self.device)
@@ -118,22 +119,36 @@ class StudentTask:
     def factors(self, progress: float) -> dict[str, float]:
         return {"student": warmup_cosine(progress)}
 
-    def _renoised(self, x: Tensor, where: Places | None, index: list[int], noise: torch.Generator) -> tuple[Tensor, ...]:
-        """Inputs and targets [B, C, crop, crop] of labels cut at `where`, or of clean images (None), and levels of the inputs [B, 1, 1, 1],
-        0 where there is no one level; `index`: images to take noise from."""
+    def _levels(self, index: list[int], places: torch.Generator) -> Tensor:
+        """Levels of fresh white noise, [B] on the CPU, those of the images `index` where no range is set."""
+        if self.settings.sigma is None:
+            return self.sigmas[index]
+        low, high = self.settings.sigma
+        return self.settings.variety.levels(low / 255, high / 255, len(index), places)
+
+    def _quieter(self, level: Tensor, places: torch.Generator) -> Tensor:
+        """Weights [B, images] of the images that have less noise than an input will have: a recorrupted pair starts from one of them, all
+        alike, since its target may be noisy; rows of other pairs are 0."""
+        chosen = torch.rand(len(level), generator=places) < self.settings.variety.recorrupted
+        return self.even * ((self.sigmas < level[:, None] - 0.5 / 255) & chosen[:, None])
+
+    def _renoised(
+        self, x: Tensor, noisy: Tensor | None, again: Tensor, level: Tensor, where: Places, index: list[int], noise: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs and targets [B, C, crop, crop], and levels of the inputs [B, 1, 1, 1], 0 where there is no one level.
+
+        Args:
+            x, noisy: crops of labels, or of clean images, and of the noisy images where any pair is recorrupted.
+            again: which pairs are, [B, 1, 1, 1]. level: of the noise, [B, 1, 1, 1]. index: images to take noise of other kinds from.
+        """
         variety = self.settings.variety
-        level = torch.tensor([self.labels.sigmas[i] for i in index], device=x.device)[:, None, None, None]
         target = variety.images(x, noise)
         if self.settings.sigma is None and self.labels.noise != "gaussian":
             return *variety.frames(target + self.labels.sample_noise(target, index, noise), target, noise), torch.zeros_like(level)
-        if self.settings.sigma is not None:
-            low, high = self.settings.sigma
-            level = (low + (high - low) * torch.rand(level.shape, generator=noise, device=x.device)) / 255
         y = target + level * variety.noise(x.shape, noise)
-        if variety.recorrupted > 0 and where is not None:
-            assert self.noisy is not None
-            own = torch.tensor([self.labels.sigmas[i] for i in where.image], device=x.device)[:, None, None, None]
-            again, *pair = variety.recorrupt(cut(self.noisy, where, self.settings.crop), x, own, level, noise)
+        if noisy is not None:
+            own = self.sigmas[where.image][:, None, None, None].to(x.device)
+            pair = variety.recorrupt(noisy, x, own, level, noise)
             y, target = (torch.where(again, new, old) for new, old in zip(pair, (y, target), strict=True))
         return *variety.frames(y, target, noise), level
 
@@ -156,15 +171,21 @@ class StudentTask:
                 continue
             images = self.clean if source == "clean" else self.targets
             assert images is not None
-            where = draw_places(images, images.areas if source == "clean" else self.weights, count, s.crop, places)
-            x = cut(images, where, s.crop)
             index = torch.randint(len(self.weights), (count,), generator=places).tolist()
+            level = self._levels(index, places)
+            quieter = self._quieter(level if source == "renoised" else torch.zeros(count), places)
+            again = quieter.any(1)
+            weights = images.areas if source == "clean" else torch.where(again[:, None], quieter, self.weights)
+            where = draw_places(images, weights, count, s.crop, places)
+            x = cut(images, where, s.crop)
             if source == "label":
                 assert self.noisy is not None
                 inputs.append(cut(self.noisy, where, s.crop))
                 level = torch.zeros(count, 1, 1, 1, device=x.device)
             else:
-                y, x, level = self._renoised(x, where if source == "renoised" else None, index, noise)
+                noisy = cut(self.noisy, where, s.crop) if again.any() and self.noisy else None
+                again, level = (v[:, None, None, None].to(x.device) for v in (again, level))
+                y, x, level = self._renoised(x, noisy, again, level, where, index, noise)
                 inputs.append(y)
             targets.append(x)
             levels.append(level)

@@ -14,6 +14,7 @@ from fastbsn.pixels import luma
 from fastbsn.training.crops import recolour
 from fastbsn.training.drawings import picture
 
+WEAK = 5 / 255
 LEFT = 0.3  # root mean square error of a student, in units of the standard deviation of the noise: 31 dB at sigma 25
 
 
@@ -21,9 +22,10 @@ LEFT = 0.3  # root mean square error of a student, in units of the standard devi
 class Variety:
     """Fractions of the re-noised pairs, 0 to 1, each drawn by itself.
 
-    recorrupted: the input is the noisy image itself with more noise, where the level drawn is above its own, see `recorrupt`. recolour: the
-    image gets other colours. drawn: the image is one of `fastbsn.training.drawings`. framed: an area is constant and without noise.
-    correlated: the noise is alike in the channels, by a part drawn from 0 to 1 (colour only).
+    recorrupted: the input is a noisy image itself with more noise, of those whose own level is below the one drawn, see `recorrupt`.
+    recolour: the image gets other colours. drawn: the image is one of `fastbsn.training.drawings`. framed: an area is constant and without noise.
+    correlated: the noise is alike in the channels, by a part drawn from 0 to 1 (colour only). weak: the level is drawn below WEAK, whatever
+    the range of levels.
     """
 
     recorrupted: float = 0.0
@@ -31,11 +33,17 @@ class Variety:
     drawn: float = 0.0
     framed: float = 0.0
     correlated: float = 0.0
+    weak: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             if not 0 <= (value := getattr(self, field.name)) <= 1:
                 raise InputError(f"{field.name}={value}; expected a fraction of 0 to 1")
+
+    def levels(self, low: float, high: float, count: int, generator: torch.Generator) -> Tensor:
+        """Standard deviations of white noise, [count], uniform from `low` to `high` but for the weak ones."""
+        weak, level = torch.rand(2, count, generator=generator)
+        return torch.where(weak < self.weak, level * WEAK, low + (high - low) * level)
 
     def images(self, x: Tensor, noise: torch.Generator) -> Tensor:
         """Some of the images [B, C, S, S] with other colours, or replaced by drawn ones."""
@@ -66,8 +74,8 @@ class Variety:
             y[i, :, area] = x[i, :, area] = float(rng.choice([0.0, 1.0, rng.random()], p=[0.6, 0.2, 0.2]))
         return y, x
 
-    def recorrupt(self, noisy: Tensor, label: Tensor, own: Tensor, sigma: Tensor, noise: torch.Generator) -> tuple[Tensor, ...]:
-        """Which pairs start from the noisy image, [B, 1, 1, 1], and their inputs and targets.
+    def recorrupt(self, noisy: Tensor, label: Tensor, own: Tensor, sigma: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Inputs and targets that start from the noisy image.
 
         Recorrupted-to-Recorrupted (Pang et al., CVPR 2021): of an image y with noise of standard deviation s, the pair y + t z and
         y - s^2 / t z has independent noises, so that squared error has its minimum where it is with clean targets. The target is noisy,
@@ -76,14 +84,13 @@ class Variety:
 
         Args:
             noisy, label: image and its label, [B, C, S, S].
-            own, sigma: level of the image and of the input, [B, 1, 1, 1].
+            own, sigma: level of the image and, above it, of the input, [B, 1, 1, 1].
         """
-        chosen = self._some(self.recorrupted, noisy, noise) & (sigma > own + 0.5 / 255)
         z = torch.randn(noisy.shape, generator=noise, device=noise.device)
         t = (sigma**2 - own**2).clamp(min=(0.5 / 255) ** 2).sqrt()
         variance = own**2 + own**4 / t**2
         part = 1 / (1 + 0.5 * variance / (LEFT * sigma) ** 2)
-        return chosen, noisy + t * z, part * (noisy - own**2 / t * z) + (1 - part) * label
+        return noisy + t * z, part * (noisy - own**2 / t * z) + (1 - part) * label
 
     @staticmethod
     def _some(fraction: float, x: Tensor, noise: torch.Generator) -> Tensor:
