@@ -64,7 +64,7 @@ def measure(size: str, rounds: int, args: argparse.Namespace, folder: Path) -> l
     """All engines on one image; the first, ours in float32, gives the result that the others are compared with."""
     clean, rows, reference = images(size, folder), [], None
     for threads in args.threads:
-        for name in engine_worker.ENGINES:
+        for name in args.engines:
             row: dict[str, Any] = {"size": size, "threads": threads, "engine": name}
             row |= one(name, args.python, folder, threads, rounds, args.memory)
             if row["status"] == "measured":
@@ -88,6 +88,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", default=MODEL, help="a student of colour images (%(default)s)")
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), help="width x height; default %(default)s")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    engines = list(engine_worker.ENGINES)
+    parser.add_argument(
+        "--engines", nargs="+", default=engines, choices=engines, help="the first one is what others are compared with (all)"
+    )
     parser.add_argument("--python", default=sys.executable, help="interpreter with openvino, onnxruntime and pyoidn; default this one")
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     parser.add_argument("--memory", type=float, default=round(0.75 * whole, 1), help="GiB of addresses for an engine (%(default)s)")

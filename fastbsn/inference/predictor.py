@@ -18,7 +18,7 @@ from fastbsn.inference import dither, tiling
 from fastbsn.inference.frames import Frames
 from fastbsn.inference.refine import denoise_correlated
 from fastbsn.inference.tiling import Box, Grid
-from fastbsn.inference.weak import kept_part
+from fastbsn.inference.weak import Kept, find_kept
 from fastbsn.nets import Network, NoiseModel, noise_level, posterior_mean, posterior_std
 
 logger = logging.getLogger("fastbsn")
@@ -95,24 +95,24 @@ class Predictor:
         return Estimate(posterior_mean(y, mu, s), posterior_std(s), _deviation(s.n))
 
     def estimate_at(
-        self, y: Tensor, level: Tensor | None, strength: float, noise: Callable[[], Tensor], kept: Tensor | None = None
+        self, y: Tensor, level: Tensor | None, strength: float, noise: Callable[[], Tensor], kept: Kept | None = None
     ) -> Estimate:
-        """`estimate` at a strength above 0; `noise` gives N(0, 1) noise [N, C, H, W] for one above 1, see `inference.dither`; `kept` is
-        put back of what is removed, see `inference.weak`."""
+        """`estimate` at a strength above 0; `noise` gives N(0, 1) noise [N, C, H, W] for one above 1, see `inference.dither`; `kept`: what
+        is put back, see `inference.weak`."""
         if strength > 1:
             e = noise().view(y.shape).to(y) * dither.level(strength)
             plus, minus = self.estimate(y + e, level), self.estimate(y - e, level)
             return plus._replace(image=(plus.image + minus.image) / 2)
         found = self.estimate(y, level)
         if kept is not None:
-            return found._replace(image=torch.lerp(y, found.image, strength * (1 - kept.to(y))))
+            found = found._replace(image=kept.restore(y, found.image))
         return found if strength == 1 else found._replace(image=torch.lerp(y, found.image, strength))
 
-    def kept(self, frames: Frames, frame: int, strength: float = 1.0) -> Tensor | None:
-        """See `inference.weak.kept_part`; None for what is not a student of white noise, and for strengths above 1."""
+    def kept(self, frames: Frames, frame: int, strength: float = 1.0) -> Kept | None:
+        """See `inference.weak`; None for what is not a student of white noise, and for strengths above 1."""
         if self.is_teacher or self.noise != "gaussian" or strength > 1:
             return None
-        return kept_part(frames, frame, self.prepared, self.prepared.device)
+        return find_kept(frames, frame, self.prepared, self.prepared.device)
 
     def level(self, frames: Frames, frame: int) -> Tensor:
         """Standard deviation of the noise in one frame, [batch, 1, 1, 1], measured on windows spread over it."""
@@ -170,7 +170,7 @@ class Predictor:
         if levels is None:
             levels = self.levels(frames) if self.is_teacher or sigma else []
 
-        kept: dict[int, Tensor | None] = {}  # of the frame at hand
+        kept: dict[int, Kept | None] = {}  # of the frame at hand
 
         def work(frame: int, box: Box, window: Box) -> None:
             if frame not in kept:

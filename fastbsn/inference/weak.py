@@ -1,82 +1,142 @@
-"""Nearly clean images: how much of the input to keep, so that a network which knows stronger noise does no harm.
+"""Weak noise: how much of the input to keep, so that a network which knows stronger noise does no harm.
 
-Let y = x + n be the image, f(y) the network's result, and d = y - f(y). Of all blends f(y) + w d the best has
-w = 1 - s^2 (1 - div f) / E[d^2] for white noise of variance s^2, by Stein's lemma (Annals of Statistics, 1981): where more is removed
-than the noise explains, it was part of the picture. The divergence per pixel, div f, is measured with one random probe (Ramani, Blu,
-Unser, IEEE TIP 2008). On texture s is too large and w too small, so from 1/2 on all of it is kept.
+Let y = x + n be the image, f(y) the network's result, d = y - f(y), and s the level of white noise, which is measured. Where d holds more
+than s explains, it was part of the picture, and is put back; twice:
+
+- around every pixel, from the power of d there: none of it up to TOLD s^2, all of it from ALL s^2 on. s is that of the pixel's brightness,
+  since the noise of sensors grows with light;
+- everywhere alike, where the noise is next to nothing. Of all blends f(y) + w d the best has w = 1 - s^2 (1 - div f) / E[d^2], by Stein's
+  lemma (Annals of Statistics, 1981); the divergence per pixel, div f, is measured with one random probe (Ramani, Blu, Unser, IEEE TIP
+  2008). On texture s is too large and w too small, so from 1/2 on all of it is kept.
+
+Noise that is not white (JPEG, cameras) is no business of models of white noise: the little that they take of it may be kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastbsn.inference.frames import GLANCE, SAMPLES, Frames
-from fastbsn.nets import noise_level
+from fastbsn.nets import noise_levels
 
-WEAK = 1.25 / 255  # noise from which the bundled networks gain on nearly all images, and nothing is kept
+LOOK = 5 / 255  # noise from which networks are trusted everywhere
+TOLD, ALL = 2.0, 4.0  # power of what is removed, in units of the noise's variance
+REACH = 7  # pixels: the power is that of 15 x 15
+GROUPS = 5  # of brightness
+DARKER = 2.0
+FLAT, STEP = 0.1, 4  # of the pixels, every fourth of which is looked at in both directions
+WEAK = 1.25 / 255  # noise from which the bundled networks gain on nearly all images, and nothing is kept everywhere
+HALF = 0.5  # part from which all is kept
+SMALLEST = 32  # pixels on a side of an image that can tell
 SIDE, WINDOWS = 256, 4  # pixels on a side, and number, of the windows that speak for an image
-ALL = 0.5  # part from which all is kept
-_BLOCK = 8
-_FLATTEST, _GROUPS = 0.1, 3  # of the blocks, by brightness: a camera's noise depends on it
+_BLOCK, _FLATTEST = 8, 0.03
 _PROBE = 1 / 255
 
 
-def _flat_level(pieces: list[Tensor]) -> float:
-    """Standard deviation of the diagonal differences in the flattest blocks of pieces [C, h, w], the median of dark, middle and bright
-    blocks, scaled to that of white noise; infinite, that is unknown, where a piece holds no block."""
-    if min(min(piece.shape[1:]) for piece in pieces) < _BLOCK:
-        return float("inf")
-    level, brightness = [], []
+class Kept(NamedTuple):
+    """What is put back into the images of one frame.
+
+    part: of all that is removed, [batch, 1, 1, 1] in 0 to 1. brightness, level: ascending brightness, and standard deviation of the noise
+    there, [batch, GROUPS].
+    """
+
+    part: Tensor
+    brightness: Tensor
+    level: Tensor
+
+    def restore(self, y: Tensor, clean: Tensor) -> Tensor:
+        """`clean` [batch, C, h, w], with what is kept of the input `y`."""
+        removed = y - clean
+        shade = _around(clean)
+        b, v = (x.to(y)[:, :, None, None, None] for x in (self.brightness, self.level**2))
+        variance = v[:, 0].expand_as(shade).clone()
+        for i in range(v.shape[1] - 1):  # piecewise linear
+            variance += (v[:, i + 1] - v[:, i]) * ((shade - b[:, i]) / (b[:, i + 1] - b[:, i]).clamp(min=1e-6)).clamp(0, 1)
+        kept = ((_around(removed.square()) / variance.clamp(min=1e-12) - TOLD) / (ALL - TOLD)).clamp(0, 1)
+        return clean + torch.maximum(kept, self.part.to(y)) * removed
+
+
+def _around(x: Tensor) -> Tensor:
+    """Mean over the channels and a square around each pixel, [batch, 1, h, w]; at a border, over the part that is there."""
+    return F.avg_pool2d(x.mean(1, keepdim=True), 2 * REACH + 1, 1, REACH, count_include_pad=False)
+
+
+def _flattest(pieces: list[Tensor]) -> float:
+    """Standard deviation of the diagonal differences in the flattest blocks of pieces [C, h, w]: a little less than that of white noise."""
+    found = []
     for piece in pieces:
+        if min(piece.shape[1:]) < _BLOCK:
+            continue
         h, w = (size // _BLOCK * _BLOCK for size in piece.shape[1:])
         x = piece[:, :h, :w]
         diagonal = (x[:, 1:, 1:] - x[:, 1:, :-1] - x[:, :-1, 1:] + x[:, :-1, :-1]) / 2
         square = F.pad(diagonal.square().mean(0), (0, 1, 0, 1))  # differences between blocks are left out
-        square = square.view(h // _BLOCK, _BLOCK, w // _BLOCK, _BLOCK)[:, :-1, :, :-1]
-        level.append(square.mean((1, 3)).flatten())
-        brightness.append(x.mean(0).view(h // _BLOCK, _BLOCK, w // _BLOCK, _BLOCK).mean((1, 3)).flatten())
-    variance, order = torch.cat(level), torch.cat(brightness).argsort()
-    groups = [variance[group].sort().values for group in order.chunk(_GROUPS)]
-    flattest = torch.stack([g[: max(1, int(_FLATTEST * len(g)))].mean() for g in groups])
-    return float((flattest.median() / (0.573 if pieces[0].shape[0] == 1 else 0.736)).sqrt())  # measured on white noise
+        found.append(square.view(h // _BLOCK, _BLOCK, w // _BLOCK, _BLOCK)[:, :-1, :, :-1].mean((1, 3)).flatten())
+    return float(torch.cat(found).quantile(_FLATTEST).sqrt())
 
 
-def _level(pieces: list[Tensor]) -> float | None:
-    """The larger of two estimates of the noise; None where it is not weak."""
-    flat = _flat_level(pieces)
-    level = max(flat, noise_level(pieces)) if flat < WEAK else flat
-    return level if level < WEAK else None
+def _levels(pieces: list[Tensor]) -> Tensor:
+    """(brightness, level of the noise), [GROUPS, 2], of pieces [C, h, w].
+
+    The darkest part counts as no more than DARKER times as noisy as brighter ones: it often is ink, and all of it structure.
+    """
+    found = torch.tensor(noise_levels(pieces, GROUPS))
+    found[0, 1] = torch.minimum(found[0, 1], DARKER * found[1:, 1].min())
+    return found
 
 
-def kept_part(frames: Frames, frame: int, run: Callable[[Tensor], Tensor], device: torch.device) -> Tensor | None:
-    """The part w of what the network removes that is put back, [batch, 1, 1, 1] in 0 to 1; None where it is nothing.
+def _removed_from_flat(windows: list[Tensor], cleaned: list[Tensor]) -> Tensor:
+    """Power of what is removed in the flattest areas of the result, [batch]: the median over FLAT of the pixels."""
+    power, structure = [], []
+    for y, x in zip(windows, cleaned, strict=True):
+        power.append(_around((y - x).square())[..., ::STEP, ::STEP].flatten(1).float().cpu())
+        slopes = F.pad((x.diff(dim=2)[..., :-1].square() + x.diff(dim=3)[..., :-1, :].square()), (0, 1, 0, 1), mode="replicate")
+        structure.append(_around(slopes)[..., ::STEP, ::STEP].flatten(1).float().cpu())
+    all_power, order = torch.cat(power, 1), torch.cat(structure, 1).argsort(1)
+    return all_power.gather(1, order[:, : max(1, int(FLAT * order.shape[1]))]).median(1).values
+
+
+def find_kept(frames: Frames, frame: int, run: Callable[[Tensor], Tensor], device: torch.device) -> Kept | None:
+    """What is put back into a frame; None where the noise is not weak.
 
     Args:
         frames, frame: the image.
         run: the network on windows [batch, C, h, w] on `device`.
         device: of the network.
     """
+    if min(frames.height, frames.width) < SMALLEST:
+        return None
     glance = [frames.read(frame, box) for box in frames.boxes(GLANCE, SAMPLES)]
-    if min(_flat_level([window[i] for window in glance]) for i in range(frames.batch)) > 1.5 * WEAK:
+    if min(_flattest([window[i] for window in glance]) for i in range(frames.batch)) > LOOK:
         return None
-    windows = [frames.read(frame, box) for box in frames.boxes(SIDE, WINDOWS)]
-    levels = [_level([window[i] for window in windows]) for i in range(frames.batch)]
-    if not any(levels):
+    boxes = [box for box in frames.boxes(SIDE, WINDOWS) if min(box[1] - box[0], box[3] - box[2]) >= SMALLEST]
+    windows = [frames.read(frame, box).to(device) for box in boxes]
+    brightness, level = torch.stack([_levels([window[i] for window in windows]) for i in range(frames.batch)]).unbind(-1)
+    if level.min() > LOOK:
         return None
+    cleaned = [run(y) for y in windows]
+    # The level is measured at the finest scale, from which JPEG takes noise; what is removed from flat areas is noise all the same.
+    level = torch.maximum(level, _removed_from_flat(windows, cleaned)[:, None].sqrt())
+    strongest = level.amax(1)
+    part = _part(windows, cleaned, strongest, run) if strongest.min() < WEAK else torch.zeros(frames.batch, 1, 1, 1)
+    return Kept(part, brightness, level)
+
+
+def _part(windows: list[Tensor], cleaned: list[Tensor], level: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+    """The part w of all that is removed, [batch, 1, 1, 1], from windows [batch, C, h, w] of noise of level [batch]."""
     generator = torch.Generator().manual_seed(0)
-    removed, divergence = torch.zeros(2, frames.batch, dtype=torch.float64)
-    for window in windows:
-        y, probe = window.to(device), (2 * torch.randint(0, 2, window.shape, generator=generator) - 1).to(device)
-        clean = run(y)
+    removed, divergence = torch.zeros(2, len(level), dtype=torch.float64)
+    for y, clean in zip(windows, cleaned, strict=True):
+        probe = (2 * torch.randint(0, 2, y.shape, generator=generator) - 1).to(y)
         removed += (y - clean).double().square().sum((1, 2, 3)).cpu()
         divergence += (probe * (run(y + _PROBE * probe) - clean).double()).sum((1, 2, 3)).cpu() / _PROBE
     values = sum(window[0].numel() for window in windows)
-    noise = torch.tensor([level or torch.inf for level in levels], dtype=torch.float64) ** 2
+    noise = torch.where(level < WEAK, level, torch.inf).double() ** 2
     explained = noise * (1 - divergence / values).clamp(0, 1) / (removed / values).clamp(min=1e-12)
     kept = (1 - explained).nan_to_num(0).clamp(0, 1).float()[:, None, None, None]
-    kept = torch.where(kept >= ALL, 1.0, kept)
-    return kept if kept.any() else None
+    return torch.where(kept >= HALF, 1.0, kept)

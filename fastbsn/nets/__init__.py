@@ -1,7 +1,7 @@
 """Networks: the blind-spot teacher, the student and the noise model."""
 
 from fastbsn.nets.dbsn import DBSN
-from fastbsn.nets.level import noise_level
+from fastbsn.nets.level import noise_level, noise_levels
 from fastbsn.nets.network import Network
 from fastbsn.nets.noise_model import (
     Noise,
@@ -22,6 +22,7 @@ __all__ = [
     "build",
     "negative_log_likelihood",
     "noise_level",
+    "noise_levels",
     "pad_to_multiple",
     "posterior_mean",
     "posterior_std",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastbsn.nets import noise_level
+from fastbsn.nets import noise_level, noise_levels
 from fastbsn.nets.level import Moments
 
 
@@ -71,3 +71,13 @@ def test_autocast_does_not_round_the_moments():
     with torch.autocast("cpu", torch.bfloat16):
         level = noise_level(x)
     assert level == noise_level(x)
+
+
+def test_levels_of_dark_and_bright_parts():
+    x = torch.full((3, 96, 96), 0.2)
+    x[:, :, 48:] = 0.7
+    level = torch.where(x > 0.5, 8.0, 2.0) / 255
+    y = x + level * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    (dark, low), _, (bright, high) = noise_levels(y, 3)
+    assert dark == pytest.approx(0.2, abs=0.02) and bright == pytest.approx(0.7, abs=0.02)
+    assert low == pytest.approx(2 / 255, rel=0.1) and high == pytest.approx(8 / 255, rel=0.1)
