@@ -3,8 +3,8 @@
     python -m benchmarks.labelling --out benchmarks/results/labelling.json [--scale cpu --repeat 1 --add]
 
 Rates are Mpixel/s with one thread per process on a CPU, with the GPU where there is one. *bare* computes the engine's own windows from
-memory and writes nothing; *one by one* reads, labels and writes every fourth image, one after another; *workers* are processes that have a
-core each.
+memory, writes nothing, and takes turns with the engine; *one by one* reads, labels and writes every fourth image, one after another;
+*workers* are processes that have a core each.
 Ratios of processor time leave out what else the machine does: *engine over bare* compares the thread that runs the network, *two over
 one* twice all time of one process with that of two which run at the same time, per pixel; *measuring over bare* is what the noise of the
 images takes, on the other core, of what the network takes. Memory is the peak of a process of its own. The
@@ -45,10 +45,11 @@ from fastbsn.pixels import white
 from fastbsn.training.imageset import to_tensor
 from fastbsn.training.labels import label_image, label_levels
 
-SIDES = {"tiny": (40, 72), "cpu": (48, 160), "full": (256, 768)}  # pixels on a side, from and to
+SIDES = {"tiny": (40, 72), "cpu": (96, 320), "full": (256, 768)}  # pixels on a side, from and to
 WIDTH = {"tiny": 16, "cpu": 32, "full": 48}
 MEMORY_WIDTH = 8
 REPEAT, FACTOR, PART = 3, 8, 4  # rounds; times as many images for the peak of memory; one of so many images is labelled one by one
+TURNS = 4  # parts of the images, on which *bare* and the engine take turns: other machines of a host come and go
 
 
 def make(folder: Path, count: int, scale: str, width: int) -> list[list[int]]:
@@ -107,10 +108,10 @@ def memory(count: int, scale: str) -> list[dict[str, int]]:
     return found
 
 
-def bare(source: Path, model: Path) -> dict[str, float]:
+def bare(source: Path, model: Path, shard: tuple[int, int] = (0, 1)) -> dict[str, float]:
     """The network on the engine's windows, from memory."""
     labeller = Labeller(source, source, model)
-    images = [to_tensor(read_image(path)) for path in sorted(source.iterdir())]
+    images = [to_tensor(read_image(path)) for path in sorted(source.iterdir())[shard[0] :: shard[1]]]
     frames = [Frames(x, 3, "CYX", data_range=white(x)) for x in images]
     thread = time.thread_time()
     levels = [label_levels(labeller.job.predictor, f) for f in frames]
@@ -125,6 +126,18 @@ def bare(source: Path, model: Path) -> dict[str, float]:
         torch.cuda.synchronize()
     cpu = time.thread_time() - thread
     return {"pixels": windows.pixels, "seconds": time.perf_counter() - start, "thread_cpu": cpu, "measuring_cpu": measuring}
+
+
+def by_turns(source: Path, output: Path, model: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """`bare` and `engine` on one part of the images after another, each of them first every other time."""
+    plain, ours = [], []
+    for part in range(TURNS):
+        for ours_now in (part % 2 == 1, part % 2 == 0):
+            if ours_now:
+                ours.append(engine(source, output, model, (part, TURNS)))
+            else:
+                plain.append(bare(source, model, (part, TURNS)))
+    return plain, ours
 
 
 def one_by_one(source: Path, output: Path, model: Path) -> dict[str, float]:
@@ -145,7 +158,13 @@ def workers(source: Path, output: Path, model: Path, count: int) -> list[dict[st
     return [json.loads(process.communicate()[0]) for process in started]
 
 
+def pace(found: list[dict[str, float]]) -> float:
+    """Mpixel/s of what ran one after the other."""
+    return sum(f["pixels"] for f in found) / sum(f["seconds"] for f in found) / 1e6
+
+
 def rate(found: list[dict[str, float]]) -> float:
+    """Mpixel/s of what ran at the same time."""
     return sum(f["pixels"] for f in found) / max(f["seconds"] for f in found) / 1e6
 
 
@@ -163,19 +182,19 @@ def run(scale: str, count: int, repeat: int, rounds: list[dict[str, float]]) -> 
         for i in range(repeat):
             out = folder / f"out{i}"
             out.mkdir()
-            plain, ours = bare(source, model), engine(source, out / "engine", model)
+            plain, ours = by_turns(source, out / "engine", model)
             simple = one_by_one(source, out / "simple", model)
             one, two = workers(source, out / "one", model, 1), workers(source, out / "two", model, 2)
             rounds.append(
                 {
-                    "bare_mpixel_s": rate([plain]),
-                    "engine_mpixel_s": rate([ours]),
-                    "one_by_one_mpixel_s": rate([simple]),
-                    "engine_over_bare": rate([ours]) / rate([plain]),
-                    "engine_over_one_by_one": rate([ours]) / rate([simple]),
-                    "engine_over_bare_cpu": cost([plain], "thread_cpu") / cost([ours], "thread_cpu"),
-                    "measuring_over_bare_cpu": cost([plain], "measuring_cpu") / cost([plain], "thread_cpu"),
-                    "computing": ours["computing"],
+                    "bare_mpixel_s": pace(plain),
+                    "engine_mpixel_s": pace(ours),
+                    "one_by_one_mpixel_s": pace([simple]),
+                    "engine_over_bare": pace(ours) / pace(plain),
+                    "engine_over_one_by_one": pace(ours) / pace([simple]),
+                    "engine_over_bare_cpu": cost(plain, "thread_cpu") / cost(ours, "thread_cpu"),
+                    "measuring_over_bare_cpu": cost(plain, "measuring_cpu") / cost(plain, "thread_cpu"),
+                    "computing": float(np.mean([o["computing"] for o in ours])),
                     "one_worker_mpixel_s": rate(one),
                     "two_over_one": rate(two) / rate(one),
                     "two_over_one_cpu": 2 * cost(one, "process_cpu") / cost(two, "process_cpu"),
