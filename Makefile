@@ -2,7 +2,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 GPU_PYTHON ?= python3
 BIN = $(VENV)/bin
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+# Many tests wait for processes of their own: three workers keep two cores busy.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: demo test ray-test browser-test wheel-test lint aot bench gpu gpu-test clean
@@ -21,18 +22,23 @@ test: $(VENV)/.installed
 	$(PYTEST) --ignore=tests/kernels --ignore=tests/ops
 	TRITON_INTERPRET=1 $(PYTEST) tests/kernels tests/ops  # Triton reads this once, so in processes of their own
 
-# Ray brings a hundred packages: it has an environment of its own, which sees the packages of the first one.
-ray-test: $(VENV)/.installed
-	$(PYTHON) -m venv $(VENV)-ray
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > $$($(VENV)-ray/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/first.pth
-	$(VENV)-ray/bin/pip install --quiet "ray[data]>=2.40"
+# Environments beside the first one, whose packages they see: Ray brings a hundred packages, Gradio holds Pillow below 13, and the kernels are
+# compiled with the current Triton, too.
+$(VENV)-%/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)-$*
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > $$($(VENV)-$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/first.pth
+	$(VENV)-$*/bin/pip install --quiet $(PACKAGES_$*)
+	touch $@
+
+PACKAGES_ray = "ray[data]>=2.40"
+PACKAGES_app = gradio selenium
+PACKAGES_aot = triton==3.9.0
+PACKAGES_engines = openvino onnxruntime pyoidn
+
+ray-test: $(VENV)-ray/.installed
 	$(VENV)-ray/bin/python -m pytest -q -m ray tests/labelling/test_ray.py
 
-# Gradio holds Pillow below 13: an environment of its own over the other one. Chromium and ChromeDriver come from the system.
-browser-test: $(VENV)/.installed
-	$(PYTHON) -m venv $(VENV)-app
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > $$($(VENV)-app/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/first.pth
-	$(VENV)-app/bin/pip install --quiet gradio selenium
+browser-test: $(VENV)-app/.installed  # Chromium and ChromeDriver come from the system
 	$(VENV)-app/bin/python -m pytest -q -m browser tests/browser
 
 # The wheel without the extension, with its dependencies as a user's pip finds them, in a fresh environment.
@@ -46,14 +52,12 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # Compile every shipped Triton configuration for every architecture, with the pinned release and the current one; needs no GPU.
-aot: $(VENV)/.installed
+aot: $(VENV)/.installed $(VENV)-aot/.installed
 	$(BIN)/python -m fastbsn.kernels.aot --out build/aot-pinned
-	$(PYTHON) -m venv $(VENV)-aot && $(VENV)-aot/bin/pip install --quiet triton==3.9.0
-	$(VENV)-aot/bin/python -m fastbsn.kernels.aot --out build/aot-current
+	$(VENV)-aot/bin/python -m fastbsn.kernels.aot --out build/aot-current $(AOT_CURRENT)
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed $(VENV)-engines/.installed
 	$(BIN)/python -m benchmarks.cpu
-	$(PYTHON) -m venv $(VENV)-engines && $(VENV)-engines/bin/pip install --quiet openvino onnxruntime pyoidn
 	$(BIN)/python -m benchmarks.engines --out benchmarks/results/local/engines.json --sizes 512x512 1920x1080 --python $(VENV)-engines/bin/python
 
 # On a GPU machine with its own torch, triton and nvcc; installs nothing. OUT is a folder outside the checkout.
@@ -64,4 +68,4 @@ gpu-test:
 	$(GPU_PYTHON) -m pytest -q -m gpu tests/gpu
 
 clean:
-	rm -rf $(VENV) $(VENV)-aot $(VENV)-ray $(VENV)-app $(VENV)-wheel build *.egg-info fastbsn/*.so
+	rm -rf $(VENV) $(VENV)-* build *.egg-info fastbsn/*.so

@@ -240,6 +240,15 @@ def camera(result: Row) -> str:
     return "\n\n".join([table(columns, lines), f"{note} {machine(result['machine'])}"])
 
 
+def bundled(result: Row) -> str:
+    """Seconds of every bundled model, and what a fast one gains."""
+    lines = [
+        [r["size"].replace("x", " x "), str(r["threads"]), r["model"], f"{r['seconds']:.3g}", f"{r['ratio']:.2f}x" if "ratio" in r else ""]
+        for r in result["rows"]
+    ]
+    return "\n\n".join([table(["image", "threads", "model", "s", "of the larger one"], lines, 3), machine(result["machine"])])
+
+
 MODEL_HEAD = ["GPU", "tensor cores, ms", "issue, ms", "shared memory, ms", "L2, ms", "DRAM, ms", "FLOP / L2 byte", "**predicted**, ms"]
 
 
@@ -367,7 +376,7 @@ def streaming(result: Row) -> str:
 
 
 PHOTOGRAPHS = (peers, photographs, choice, camera, quality)
-SPEED = (cpu, gpu, engines, vnni, model, modules, labelling, streaming, speedrun)
+SPEED = (cpu, gpu, engines, bundled, vnni, model, modules, labelling, streaming, speedrun)
 TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (*PHOTOGRAPHS, *SPEED, ablation, failures, int8, qat, reliability)}
 
 
