@@ -53,7 +53,7 @@ lint: $(VENV)/.installed
 
 # Compile every shipped Triton configuration for every architecture, with the pinned release and the current one; needs no GPU.
 aot: $(VENV)/.installed $(VENV)-aot/.installed
-	$(BIN)/python -m fastbsn.kernels.aot --out build/aot-pinned
+	$(BIN)/python -m fastbsn.kernels.aot --out build/aot-pinned $(AOT_PINNED)
 	$(VENV)-aot/bin/python -m fastbsn.kernels.aot --out build/aot-current $(AOT_CURRENT)
 
 bench: $(VENV)/.installed $(VENV)-engines/.installed

@@ -122,8 +122,8 @@ def find_kept(frames: Frames, frame: int, run: Callable[[Tensor], Tensor], devic
     cleaned = [run(y) for y in windows]
     # The level is measured at the finest scale, from which JPEG takes noise; what is removed from flat areas is noise all the same.
     level = torch.maximum(level, _removed_from_flat(windows, cleaned)[:, None].sqrt())
-    strongest = level.amax(1)
-    part = _part(windows, cleaned, strongest, run) if strongest.min() < WEAK else torch.zeros(frames.batch, 1, 1, 1)
+    mean = level.square().mean(1).sqrt()  # the parts are equally large
+    part = _part(windows, cleaned, mean, run) if mean.min() < WEAK else torch.zeros(frames.batch, 1, 1, 1)
     return Kept(part, brightness, level)
 
 
