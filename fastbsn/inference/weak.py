@@ -27,6 +27,7 @@ from fastbsn.nets import noise_levels
 LOOK = 5 / 255  # noise from which networks are trusted everywhere
 TOLD, ALL = 2.0, 4.0  # power of what is removed, in units of the noise's variance
 REACH = 7  # pixels: the power is that of 15 x 15
+STRIP = 2**18  # pixels that are worked on at a time
 GROUPS = 5  # of brightness
 DARKER = 2.0
 FLAT, STEP = 0.1, 4  # of the pixels, every fourth of which is looked at in both directions
@@ -50,7 +51,16 @@ class Kept(NamedTuple):
     level: Tensor
 
     def restore(self, y: Tensor, clean: Tensor) -> Tensor:
-        """`clean` [batch, C, h, w], with what is kept of the input `y`."""
+        """`clean` [batch, C, h, w], with what is kept of the input `y`; a few rows at a time, which take little memory."""
+        height, rows = y.shape[2], max(1, STRIP // y.shape[3])
+        result = torch.empty_like(clean)
+        for top in range(0, height, rows):
+            first, last = max(0, top - REACH), min(height, top + rows + REACH)
+            strip = self._restore(y[:, :, first:last], clean[:, :, first:last])
+            result[:, :, top : top + rows] = strip[:, :, top - first : top - first + rows]
+        return result
+
+    def _restore(self, y: Tensor, clean: Tensor) -> Tensor:
         removed = y - clean
         shade = _around(clean)
         b, v = (x.to(y)[:, :, None, None, None] for x in (self.brightness, self.level**2))
