@@ -30,7 +30,7 @@ class Places:
 
 def draw_places(images: ImageSet, weights: Tensor, batch: int, crop: int, generator: torch.Generator) -> Places:
     """Draw crops: images by `weights`, [images] or [batch, images], positions uniformly."""
-    index = torch.multinomial(weights.expand(batch, -1), 1, generator=generator).flatten().tolist()
+    index = torch.multinomial(weights, batch if weights.ndim == 1 else 1, replacement=True, generator=generator).flatten().tolist()
     u = torch.rand(3, batch, generator=generator).tolist()
     shapes = [images.images[i].shape for i in index]
     top = [int(r * (s[1] - crop + 1)) for r, s in zip(u[0], shapes, strict=True)]

@@ -173,9 +173,11 @@ class StudentTask:
             assert images is not None
             index = torch.randint(len(self.weights), (count,), generator=places).tolist()
             level = self._levels(index, places)
-            quieter = self._quieter(level if source == "renoised" else torch.zeros(count), places)
-            again = quieter.any(1)
-            weights = images.areas if source == "clean" else torch.where(again[:, None], quieter, self.weights)
+            weights, again = images.areas if source == "clean" else self.weights, torch.zeros(count, dtype=torch.bool)
+            if source == "renoised" and s.variety.recorrupted > 0:
+                quieter = self._quieter(level, places)
+                again = quieter.any(1)
+                weights = torch.where(again[:, None], quieter, weights)
             where = draw_places(images, weights, count, s.crop, places)
             x = cut(images, where, s.crop)
             if source == "label":
