@@ -1,4 +1,7 @@
-"""What the tests start under torchrun: python -m tests.training.ranks_run STAGE OUTPUT STEPS [SLOW]; trains a small teacher or student."""
+"""What the tests start under torchrun: python -m tests.training.ranks_run STAGE OUTPUT STEPS [PAUSE]; trains a small teacher or student.
+
+PAUSE: seconds after each step; "parts" instead: one process that sums what two ranks would.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,35 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import fastbsn.training.loop
 import fastbsn.training.student
 import fastbsn.training.teacher
 from fastbsn.training import ImageSet, LoopConfig, StudentConfig, TeacherConfig, distill, train_teacher
 from fastbsn.training.labels import LabelSet
 
 
+class InParts(fastbsn.training.loop.EagerStep):
+    """The step of two ranks in one process: the gradients of either part of the batch, and their sum."""
+
+    def __call__(self, objective: str, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        sums = []
+        for part in zip(*(x.tensor_split(2) for x in batch), strict=True):
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.loss(objective, *part)
+            loss.backward()
+            share = len(part[0]) / len(batch[0])
+            sums.append([share * x for x in (loss.detach(), *(p.grad for p in self.parameters if p.grad is not None))])
+        loss, *gradients = (a + b for a, b in zip(*sums, strict=True))
+        for p, gradient in zip([p for p in self.parameters if p.grad is not None], gradients, strict=True):
+            p.grad = gradient
+        self.optimizer.step()
+        return loss
+
+
 def main(stage: str, output: str, steps: str, pause: str = "0") -> None:
     torch.set_num_threads(1)
+    if pause == "parts":
+        fastbsn.training.loop.EagerStep, pause = InParts, "0"
     for task in (fastbsn.training.teacher, fastbsn.training.student):  # bfloat16 would hide what the sum over ranks adds
         task.autocast = lambda device: torch.autocast(device.type, enabled=False)
     rng = np.random.default_rng(0)

@@ -22,7 +22,7 @@ from tests.reliability.numbers import cases
 ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 BOUND = 1e-3  # of the distance that training moved the weights; measured: 2e-5 of a teacher, 1e-6 of a student, in float32
-STEPS = 14  # for the bound
+STEPS = 14  # for the bound; after 70 a student is 0.03 away, one rank whose crops are reversed 0.003, `InParts` 0
 DEATH = 60  # seconds
 
 
@@ -56,9 +56,13 @@ def running(pid: int) -> bool:
 def test_two_ranks_train_to_the_weights_of_one_and_survive_deaths(stage, tmp_path):
     deaths = cases("G15 deaths of a rank")
     steps = 10 + 4 * deaths  # a life is seldom longer than 3 steps
-    begun, one, two, whole, killed = (tmp_path / f"{n}.safetensors" for n in ("begun", "one", "two", "whole", "killed"))
-    for process in [start(1, stage, begun, 1), start(1, stage, one, STEPS), start(2, stage, two, STEPS), start(2, stage, whole, steps)]:
-        finish(process)
+    begun, one, parts, two, whole, killed = (tmp_path / f"{n}.safetensors" for n in ("begun", "one", "parts", "two", "whole", "killed"))
+    for output, length in (begun, 1), (one, STEPS):
+        finish(start(1, stage, output, length))
+    finish(start(1, stage, parts, STEPS, "parts"))
+    for output, length in (two, STEPS), (whole, steps):
+        finish(start(2, stage, output, length))
+    assert torch.equal(weights(two), weights(parts))  # what differs from one rank is the order of the sums
     moved = (weights(one) - weights(begun)).norm()
     assert (weights(two) - weights(one)).norm() <= BOUND * moved
     log = monitor.read_log(two.with_name(two.name + ".run") / "log.csv")
