@@ -149,6 +149,8 @@ def _add_student(p: argparse.ArgumentParser) -> None:
     p.add_argument("--clean", type=Path, help="optional folder of clean images")
     p.add_argument("--clean-fraction", type=float, default=0.25, help="of the pairs, if --clean is given (%(default)s)")
     p.add_argument("--channels", dest="student_channels", type=int, default=48)
+    p.add_argument("--batch", type=int, help="crops per step (4 on a CPU, 32 on a GPU)")
+    p.add_argument("--crop", type=int, default=96, help="pixels on a side (%(default)s)")
     p.add_argument("--init", help="start from this student, bundled name or file")
     p.add_argument("--backend", choices=("auto", *OPERATIONS), default="auto", help="of the network; auto: PyTorch")
 
@@ -164,7 +166,14 @@ def _student_config(args: argparse.Namespace, renoised: float, sigma: str | None
         except ValueError as error:
             raise InputError(f"--sigma {sigma}: expected LOW-HIGH in 1/255 units, for instance 0-55") from error
     clean = 0.0 if args.clean is None else args.clean_fraction
-    return StudentConfig(channels=args.student_channels, renoised=min(renoised, 1 - clean), clean=clean, sigma=bounds)
+    return StudentConfig(
+        channels=args.student_channels,
+        renoised=min(renoised, 1 - clean),
+        clean=clean,
+        sigma=bounds,
+        batch=args.batch,
+        crop=args.crop,
+    )
 
 
 def _settings(kind: type[Mixture] | type[Variety], settings: list[str]) -> dict[str, Any]:

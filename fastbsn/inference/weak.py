@@ -3,8 +3,9 @@
 Let y = x + n be the image, f(y) the network's result, d = y - f(y), and s the level of white noise, which is measured. Where d holds more
 than s explains, it was part of the picture, and is put back; twice:
 
-- around every pixel, from the power of d there: none of it up to TOLD s^2, all of it from ALL s^2 on. s is that of the pixel's brightness,
-  since the noise of sensors grows with light;
+- around every pixel, from the power of d there, at two scales: none of it up to TOLD s^2, all of it from ALL s^2 on. s is that of the
+  pixel's brightness, since the noise of sensors grows with light. And d is no noise where it changes less in one direction than across
+  it, as lines and rings do;
 - everywhere alike, where the noise is next to nothing. Of all blends f(y) + w d the best has w = 1 - s^2 (1 - div f) / E[d^2], by Stein's
   lemma (Annals of Statistics, 1981); the divergence per pixel, div f, is measured with one random probe (Ramani, Blu, Unser, IEEE TIP
   2008). On texture s is too large and w too small, so from 1/2 on all of it is kept.
@@ -26,10 +27,14 @@ from fastbsn.nets import noise_levels
 
 LOOK = 5 / 255  # noise from which networks are trusted everywhere
 TOLD, ALL = 2.0, 4.0  # power of what is removed, in units of the noise's variance
+ACROSS = (((0, 1), (1, 0)), ((1, 1), (1, -1)), ((1, 2), (2, -1)), ((2, 1), (1, -2)))  # steps of the same length
+FAR = 2  # pixels, of these
 REACH = 7  # pixels: the power is that of 15 x 15
+NEAR, CHANCE = 1, 2.0  # 3 x 3 as well, whose power may be so much more by chance
 STRIP = 2**18  # pixels that are worked on at a time
 GROUPS = 5  # of brightness
 DARKER = 2.0
+SPREAD = 1.2  # of the noise, over what is removed in flat areas of the same brightness
 FLAT, STEP = 0.1, 4  # of the pixels, every fourth of which is looked at in both directions
 WEAK = 1.25 / 255  # noise from which the bundled networks gain on nearly all images, and nothing is kept everywhere
 HALF = 0.5  # part from which all is kept
@@ -55,7 +60,7 @@ class Kept(NamedTuple):
         height, rows = y.shape[2], max(1, STRIP // y.shape[3])
         result = torch.empty_like(clean)
         for top in range(0, height, rows):
-            first, last = max(0, top - REACH), min(height, top + rows + REACH)
+            first, last = max(0, top - REACH - FAR), min(height, top + rows + REACH + FAR)
             strip = self._restore(y[:, :, first:last], clean[:, :, first:last])
             result[:, :, top : top + rows] = strip[:, :, top - first : top - first + rows]
         return result
@@ -67,13 +72,26 @@ class Kept(NamedTuple):
         variance = v[:, 0].expand_as(shade).clone()
         for i in range(v.shape[1] - 1):  # piecewise linear
             variance += (v[:, i + 1] - v[:, i]) * ((shade - b[:, i]) / (b[:, i + 1] - b[:, i]).clamp(min=1e-6)).clamp(0, 1)
-        kept = ((_around(removed.square()) / variance.clamp(min=1e-12) - TOLD) / (ALL - TOLD)).clamp(0, 1)
+        power, variance = removed.square(), variance.clamp(min=1e-12)
+        unexplained = torch.maximum(_around(power) / variance, _directed(removed))
+        unexplained = torch.maximum(unexplained, _around(power, NEAR) / (CHANCE * variance))
+        kept = ((unexplained - TOLD) / (ALL - TOLD)).clamp(0, 1)
         return clean + torch.maximum(kept, self.part.to(y)) * removed
 
 
-def _around(x: Tensor) -> Tensor:
+def _around(x: Tensor, reach: int = REACH) -> Tensor:
     """Mean over the channels and a square around each pixel, [batch, 1, h, w]; at a border, over the part that is there."""
-    return F.avg_pool2d(x.mean(1, keepdim=True), 2 * REACH + 1, 1, REACH, count_include_pad=False)
+    return F.avg_pool2d(x.mean(1, keepdim=True), 2 * reach + 1, 1, reach, count_include_pad=False)
+
+
+def _directed(x: Tensor) -> Tensor:
+    """How much more x changes across a direction than along it, [batch, 1, h, w]: the largest ratio around each pixel, of ACROSS."""
+    h, w = x.shape[2:]
+    wide, found = F.pad(x, (FAR, FAR, FAR, FAR), mode="replicate"), torch.ones_like(x[:, :1])
+    for pair in ACROSS:
+        one, other = (_around((x - wide[..., FAR + i : FAR + i + h, FAR + j : FAR + j + w]).square()) for i, j in pair)
+        found = torch.maximum(found, torch.maximum(one, other) / torch.minimum(one, other).clamp(min=1e-12))
+    return found
 
 
 def _flattest(pieces: list[Tensor]) -> float:
@@ -100,15 +118,20 @@ def _levels(pieces: list[Tensor]) -> Tensor:
     return found
 
 
-def _removed_from_flat(windows: list[Tensor], cleaned: list[Tensor]) -> Tensor:
-    """Power of what is removed in the flattest areas of the result, [batch]: the median over FLAT of the pixels."""
-    power, structure = [], []
+def _removed_from_flat(windows: list[Tensor], cleaned: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Standard deviation of what is removed in the flattest areas of the result: of all, [batch, 1], and by brightness, [batch, GROUPS]."""
+    looked = []
     for y, x in zip(windows, cleaned, strict=True):
-        power.append(_around((y - x).square())[..., ::STEP, ::STEP].flatten(1).float().cpu())
         slopes = F.pad((x.diff(dim=2)[..., :-1].square() + x.diff(dim=3)[..., :-1, :].square()), (0, 1, 0, 1), mode="replicate")
-        structure.append(_around(slopes)[..., ::STEP, ::STEP].flatten(1).float().cpu())
-    all_power, order = torch.cat(power, 1), torch.cat(structure, 1).argsort(1)
-    return all_power.gather(1, order[:, : max(1, int(FLAT * order.shape[1]))]).median(1).values
+        places = torch.cat([_around(x), _around(slopes), _around((y - x).square())], 1)[..., ::STEP, ::STEP]
+        looked.append(places.flatten(2).float().cpu())
+    found = []
+    for shade, structure, power in torch.cat(looked, 2):
+        for part in (torch.arange(len(shade)), *shade.argsort().chunk(GROUPS)):
+            flat = part[structure[part].argsort()[: max(1, int(FLAT * len(part)))]]
+            found.append(power[flat].median().sqrt())
+    everywhere, parts = torch.stack(found).view(-1, 1 + GROUPS).tensor_split([1], dim=1)
+    return everywhere, parts
 
 
 def find_kept(frames: Frames, frame: int, run: Callable[[Tensor], Tensor], device: torch.device) -> Kept | None:
@@ -130,8 +153,10 @@ def find_kept(frames: Frames, frame: int, run: Callable[[Tensor], Tensor], devic
     if level.min() > LOOK:
         return None
     cleaned = [run(y) for y in windows]
-    # The level is measured at the finest scale, from which JPEG takes noise; what is removed from flat areas is noise all the same.
-    level = torch.maximum(level, _removed_from_flat(windows, cleaned)[:, None].sqrt())
+    # Texture raises the level that is measured, and JPEG lowers it, which takes noise of the finest scale first; what is removed from flat
+    # areas is noise all the same.
+    everywhere, parts = _removed_from_flat(windows, cleaned)
+    level = torch.minimum(level, SPREAD * parts).maximum(everywhere)
     mean = level.square().mean(1).sqrt()  # the parts are equally large
     part = _part(windows, cleaned, mean, run) if mean.min() < WEAK else torch.zeros(frames.batch, 1, 1, 1)
     return Kept(part, brightness, level)

@@ -28,7 +28,7 @@ from fastbsn.training.labels import LabelSet
 from fastbsn.training.loop import Callback, LoopConfig, Trained, autocast, run, warmup_cosine
 from fastbsn.training.ranks import join
 from fastbsn.training.rotation import Rotation
-from fastbsn.training.variety import Variety
+from fastbsn.training.variety import Variety, target_noise
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,11 @@ class StudentTask:
         return self.settings.variety.levels(low / 255, high / 255, len(index), places)
 
     def _quieter(self, level: Tensor, places: torch.Generator) -> Tensor:
-        """Weights [B, images] of the images that have less noise than an input will have: a recorrupted pair starts from one of them, all
-        alike, since its target may be noisy; rows of other pairs are 0."""
+        """Weights [B, images] of the images that have less noise than an input will have: a recorrupted pair starts from one of them, the
+        rather the less noise its target has; rows of other pairs are 0."""
         chosen = torch.rand(len(level), generator=places) < self.settings.variety.recorrupted
-        return self.even * ((self.sigmas < level[:, None] - 0.5 / 255) & chosen[:, None])
+        own, level = self.sigmas[None], level[:, None]
+        return self.even * ((own < level - 0.5 / 255) & chosen[:, None]) / (1 + target_noise(own, level))
 
     def _renoised(
         self, x: Tensor, noisy: Tensor | None, again: Tensor, level: Tensor, where: Places, index: list[int], noise: torch.Generator

@@ -87,9 +87,8 @@ class Variety:
             own, sigma: level of the image and, above it, of the input, [B, 1, 1, 1].
         """
         z = torch.randn(noisy.shape, generator=noise, device=noise.device)
-        t = (sigma**2 - own**2).clamp(min=(0.5 / 255) ** 2).sqrt()
-        variance = own**2 + own**4 / t**2
-        part = 1 / (1 + 0.5 * variance / (LEFT * sigma) ** 2)
+        t, ratio = _added(own, sigma), target_noise(own, sigma)
+        part = 1 / (1 + 0.5 * ratio)
         return noisy + t * z, part * (noisy - own**2 / t * z) + (1 - part) * label
 
     @staticmethod
@@ -98,6 +97,16 @@ class Variety:
 
     def _chosen(self, fraction: float, x: Tensor, noise: torch.Generator) -> list[int]:
         return self._some(fraction, x, noise).flatten().nonzero().flatten().tolist() if fraction > 0 else []
+
+
+def _added(own: Tensor, sigma: Tensor) -> Tensor:
+    """Standard deviation of the noise that makes `sigma` of `own`."""
+    return (sigma**2 - own**2).clamp(min=(0.5 / 255) ** 2).sqrt()
+
+
+def target_noise(own: Tensor, sigma: Tensor) -> Tensor:
+    """Variance of the noise of the targets of `Variety.recorrupt`, over the squared error that a student is left with."""
+    return (own**2 + own**4 / _added(own, sigma) ** 2) / (LEFT * sigma) ** 2
 
 
 def _numpy(noise: torch.Generator) -> np.random.Generator:

@@ -63,14 +63,14 @@ def test_a_level_below_that_of_the_image_never_starts_from_it():
     assert y.mean((1, 2, 3)).min() > 0.4
 
 
-@pytest.mark.parametrize(("sigma", "noisier"), [(30, 0.0), (50, 0.5)])
-def test_all_images_below_the_level_are_started_from_alike(sigma, noisier):
-    """Though labels of the less noisy image are worth more: the noise of a target does no harm."""
+@pytest.mark.parametrize(("sigma", "noisier"), [(15, 0.0), (50, 0.26)])
+def test_pairs_start_from_images_below_the_level_and_the_rather_the_less_noise_their_targets_have(sigma, noisier):
+    """Noise of variance 25 and 476 upon the targets, where a student is left with an error of 225: weights of 0.90 and 0.32."""
     labels = ImageSet.from_arrays([np.full((64, 64), value, np.float32) for value in (0.2, 0.8)])
-    found = LabelSet(labels, [5 / 255, 40 / 255], [0.0, 0.0], "gaussian", noisy=labels)
+    found = LabelSet(labels, [5 / 255, 20 / 255], [0.0, 0.0], "gaussian", noisy=labels)
     config = StudentConfig(channels=6, depth=1, batch=400, crop=16, sigma=(sigma, sigma), variety=Variety(recorrupted=1.0))
     y, *_ = StudentTask(found, config, torch.device("cpu"), 0).batch(0, seeded(), seeded())
-    assert float((y.mean((1, 2, 3)) > 0.5).float().mean()) == pytest.approx(noisier, abs=0.1)
+    assert float((y.mean((1, 2, 3)) > 0.5).float().mean()) == pytest.approx(noisier, abs=0.09)
 
 
 def test_weak_noise_is_as_frequent_as_asked_for():
