@@ -150,7 +150,9 @@ def _add_student(p: argparse.ArgumentParser) -> None:
     p.add_argument("--clean-fraction", type=float, default=0.25, help="of the pairs, if --clean is given (%(default)s)")
     p.add_argument("--channels", dest="student_channels", type=int, default=48)
     p.add_argument("--batch", type=int, help="crops per step (4 on a CPU, 32 on a GPU)")
-    p.add_argument("--crop", type=int, default=96, help="pixels on a side (%(default)s)")
+    p.add_argument(
+        "--crop", type=int, default=96, help="pixels on a side (%(default)s; 160 to 192, and fewer of them, once a student is good)"
+    )
     p.add_argument("--init", help="start from this student, bundled name or file")
     p.add_argument("--backend", choices=("auto", *OPERATIONS), default="auto", help="of the network; auto: PyTorch")
 

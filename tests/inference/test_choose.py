@@ -27,15 +27,27 @@ def test_white_noise_takes_the_model_of_white_noise(draw):
 
 
 @pytest.mark.parametrize("draw", PICTURES)
+def test_strong_white_noise_is_known_by_luma(draw):
+    """Where it is alike in the channels, and where JPEG has made chroma smooth."""
+    rng = np.random.default_rng(1)
+    x = draw(256, rng)
+    for y in (
+        *(x + white_noise(x.shape, 25, rho, rng) for rho in (0.25, 0.5, 1.0)),
+        jpeg(x + white_noise(x.shape, 20, 0.0, rng), 90),
+        jpeg(x + white_noise(x.shape, 20, 0.0, rng), 85),
+    ):
+        assert chosen(np.asarray(y, np.float32)) == "color-awgn"
+
+
+@pytest.mark.parametrize("draw", PICTURES)
 def test_other_noise_and_none_take_the_model_of_photographs(draw):
     rng = np.random.default_rng(1)
     x = draw(256, rng)
-    correlated = [x + white_noise(x.shape, 25, rho, rng) for rho in (0.25, 0.5, 1.0)]
     for y in (
-        *correlated,
         x,
         x + smooth_noise(x.shape, 6, rng),
-        jpeg(x + white_noise(x.shape, 15, 0.0, rng), 85),
+        x + smooth_noise(x.shape, 20, rng),
+        jpeg(x + white_noise(x.shape, 5, 0.0, rng), 85),
         cv2.GaussianBlur(x, (0, 0), 1),
     ):
         assert chosen(np.asarray(y, np.float32)) == "color-photo"
