@@ -43,23 +43,24 @@ def find_impulses(pieces: list[Tensor]) -> Impulses | None:
     """
     low, high = (torch.stack([f(p, (1, 2)) for p in pieces]) for f in (torch.amin, torch.amax))
     low, high = low.amin(0)[:, None, None], high.amax(0)[:, None, None]
-    looked = [(p, *_neighbours(p)) for p in pieces]
-    distances = torch.cat([(p - median).abs().flatten(1) for p, median, *_ in looked], 1)
+    looked = [(p, _medians(p)) for p in pieces]
+    distances = torch.cat([(p - median).abs().flatten(1) for p, median in looked], 1)
     spread = 1.4826 * distances[:, :: max(1, distances.shape[1] // 2**20)].median(1).values[:, None, None]
     single, hot, clear, extreme, clipped, pixels = 0, 0, 0, 0, 0, 0
     halo, height = 0.0, 0.0
-    for p, median, alone, span in looked:
-        distance = (p - median).abs()
-        found = (distance > (_FAR * spread).clamp(min=_LEAST)) & (alone > 0.5 * distance)
+    for p, median in looked:
+        far = (p - median).abs() > (_FAR * spread).clamp(min=_LEAST)
+        distance, alone, span = _of_far(p, median, far)
+        found = alone > 0.5 * distance
         single += int(found.sum())
-        hotter = found & (distance > _HOTTER * spread)
+        hotter = found & (distance > (_HOTTER * spread).expand_as(p)[far])
         hot += int(hotter.sum())
         clearly = hotter & (distance > _CLEAR * span)
         clear += int(clearly.sum())
-        rise, own = _halo(p, clearly)
+        rise, own = _halo(p, far.nonzero()[clearly])
         halo, height = halo + rise, height + own
         ends = (p == low) | (p == high)
-        extreme += int((found & ends).sum())
+        extreme += int((found & ends[far]).sum())
         clipped += int(ends.sum())
         pixels += p.numel()
     if clipped > _CLIPPED * pixels:
@@ -77,8 +78,9 @@ def find_impulses(pieces: list[Tensor]) -> Impulses | None:
 
 
 def _halo(x: Tensor, chosen: Tensor) -> tuple[float, float]:
-    """Sums over chosen pixels of [C, H, W]: how far the four beside one lie from those two pixels away, towards it; how far itself does."""
-    c, i, j = chosen.nonzero(as_tuple=True)
+    """Sums over chosen pixels, [n, 3], of [C, H, W]: how far the four beside one lie from those two pixels away, towards it; how far it
+    does itself."""
+    c, i, j = chosen.unbind(1)
     padded = F.pad(x[None], (2, 2, 2, 2), mode="replicate")[0]
     near, far = (sum(padded[c, i + 2 + a * k, j + 2 + b * k] for a, b in ((0, 1), (1, 0), (0, -1), (-1, 0))) / 4 for k in (1, 2))
     rise = x[c, i, j] - far
@@ -105,22 +107,25 @@ def may_hold_impulses(pieces: list[Tensor]) -> bool:
 def where_impulses(x: Tensor, impulses: Impulses) -> tuple[Tensor, Tensor]:
     """Which of [C, H, W] are impulses, and the median around each pixel; a pixel depends on the 3 x 3 around it."""
     spread, low, high = (v.to(x) for v in impulses[1:4])
-    median, alone, span = _neighbours(x)
+    median = _medians(x)
     distance = (x - median).abs()
     if impulses.kind == "salt and pepper":
         return ((x == low) | (x == high)) & (distance > (_NEAR * spread).clamp(min=_LEAST)), median
     far = distance > torch.maximum((_FAR * spread).clamp(min=_LEAST), _HOTTER * spread)
-    return far & (alone > 0.5 * distance) & (distance > _MENDED * span), median
+    distance, alone, span = _of_far(x, median, far)
+    return far.masked_scatter(far, (alone > 0.5 * distance) & (distance > _MENDED * span)), median
 
 
-def _neighbours(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of [C, H, W]: median of the 3 x 3 pixels around each, distance to the nearest value among the other eight, and what those span."""
-    medians = torch.stack([torch.from_numpy(cv2.medianBlur(c.cpu().float().contiguous().numpy(), 3)) for c in x]).to(x)
+def _medians(x: Tensor) -> Tensor:
+    """Of the 3 x 3 pixels around each of [C, H, W]."""
+    return torch.stack([torch.from_numpy(cv2.medianBlur(c.cpu().float().contiguous().numpy(), 3)) for c in x]).to(x)
+
+
+def _of_far(x: Tensor, median: Tensor, far: Tensor) -> Tensor:
+    """Of the pixels of [C, H, W] that are `far`: distance to the median, distance to the nearest value among the eight around, and what
+    those span; [3, n]."""
+    c, i, j = far.nonzero(as_tuple=True)
     padded = F.pad(x[None], (1, 1, 1, 1), mode="replicate")[0]
-    h, w = x.shape[1:]
-    nearest, low, high = (torch.full_like(x, v) for v in (torch.inf, torch.inf, -torch.inf))
-    for i, j in product(range(3), range(3)):
-        if (i, j) != (1, 1):
-            other = padded[:, i : i + h, j : j + w]
-            nearest, low, high = torch.minimum(nearest, (other - x).abs()), torch.minimum(low, other), torch.maximum(high, other)
-    return medians, nearest, high - low
+    eight = torch.stack([padded[c, i + k, j + m] for k, m in product(range(3), range(3)) if (k, m) != (1, 1)])
+    own = x[far]
+    return torch.stack([(own - median[far]).abs(), (eight - own).abs().amin(0), eight.amax(0) - eight.amin(0)])
