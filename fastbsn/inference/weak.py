@@ -8,7 +8,7 @@ than s explains, it was part of the picture, and is put back; twice:
   it, as lines and rings do;
 - everywhere alike, where the noise is next to nothing. Of all blends f(y) + w d the best has w = 1 - s^2 (1 - div f) / E[d^2], by Stein's
   lemma (Annals of Statistics, 1981); the divergence per pixel, div f, is measured with one random probe (Ramani, Blu, Unser, IEEE TIP
-  2008). On texture s is too large and w too small, so from 1/2 on all of it is kept.
+  2008). On texture s is too large and w too small, so from about 1/2 on all of it is kept.
 
 Noise that is not white (JPEG, cameras) is no business of models of white noise: the little that they take of it may be kept.
 """
@@ -33,11 +33,11 @@ REACH = 7  # pixels: the power is that of 15 x 15
 NEAR, CHANCE = 1, 2.0  # 3 x 3 as well, whose power may be so much more by chance
 STRIP = 2**18  # pixels that are worked on at a time
 GROUPS = 5  # of brightness
-DARKER = 2.0
+DARKER = 1.5  # times as noisy as brighter parts is the most that a darker part may be: it often is ink, or a pattern
 SPREAD = 1.2  # of the noise, over what is removed in flat areas of the same brightness
 FLAT, STEP = 0.1, 4  # of the pixels, every fourth of which is looked at in both directions
 WEAK = 1.25 / 255  # noise from which the bundled networks gain on nearly all images, and nothing is kept everywhere
-HALF = 0.5  # part from which all is kept
+HALF, HALF_GRAY = 0.5, 0.4  # part from which all is kept; in gray texture and noise are told apart less well
 SMALLEST = 32  # pixels on a side of an image that can tell
 SIDE, WINDOWS = 256, 4  # pixels on a side, and number, of the windows that speak for an image
 _BLOCK, _FLATTEST = 8, 0.03
@@ -109,13 +109,8 @@ def _flattest(pieces: list[Tensor]) -> float:
 
 
 def _levels(pieces: list[Tensor]) -> Tensor:
-    """(brightness, level of the noise), [GROUPS, 2], of pieces [C, h, w].
-
-    The darkest part counts as no more than DARKER times as noisy as brighter ones: it often is ink, and all of it structure.
-    """
-    found = torch.tensor(noise_levels(pieces, GROUPS))
-    found[0, 1] = torch.minimum(found[0, 1], DARKER * found[1:, 1].min())
-    return found
+    """(brightness, level of the noise), [GROUPS, 2], of pieces [C, h, w]."""
+    return torch.tensor(noise_levels(pieces, GROUPS))
 
 
 def _removed_from_flat(windows: list[Tensor], cleaned: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -156,7 +151,10 @@ def find_kept(frames: Frames, frame: int, run: Callable[[Tensor], Tensor], devic
     # Texture raises the level that is measured, and JPEG lowers it, which takes noise of the finest scale first; what is removed from flat
     # areas is noise all the same.
     everywhere, parts = _removed_from_flat(windows, cleaned)
-    level = torch.minimum(level, SPREAD * parts).maximum(everywhere)
+    level = torch.minimum(level, SPREAD * parts)
+    brighter = level.flip(1).cummin(1).values.flip(1)
+    level[:, :-1] = torch.minimum(level[:, :-1], DARKER * brighter[:, 1:])
+    level = level.maximum(everywhere)
     mean = level.square().mean(1).sqrt()  # the parts are equally large
     part = _part(windows, cleaned, mean, run) if mean.min() < WEAK else torch.zeros(frames.batch, 1, 1, 1)
     return Kept(part, brightness, level)
@@ -174,4 +172,5 @@ def _part(windows: list[Tensor], cleaned: list[Tensor], level: Tensor, run: Call
     noise = torch.where(level < WEAK, level, torch.inf).double() ** 2
     explained = noise * (1 - divergence / values).clamp(0, 1) / (removed / values).clamp(min=1e-12)
     kept = (1 - explained).nan_to_num(0).clamp(0, 1).float()[:, None, None, None]
-    return torch.where(kept >= HALF, 1.0, kept)
+    half = HALF if windows[0].shape[1] > 1 else HALF_GRAY
+    return torch.where(kept >= half, 1.0, kept)
