@@ -2,11 +2,12 @@
 
 White noise is as strong in the smallest eigenvalues of patch covariances, which `noise_level` reads, as in flat blocks. What a camera,
 JPEG or a resampling has smoothed is not: its spectrum has valleys. Measured on 17 images of CBSD68 each: the ratio of the two is 0.8 to
-1.05 for white noise of sigma 15 to 50, and at most 0.45 for smoothed noise and for JPEG of quality 80 to 95; 0.4 or less on most of PolyU.
-Noise that is alike in all channels is not white either.
+1.05 for white noise of sigma 15 to 50, at most 0.45 for smoothed noise, and with few exceptions (0.64) for JPEG of quality 80 to 95; 0.55
+or less on nine in ten photographs of PolyU. Noise that is alike in all channels is not white either.
 
-JPEG makes chroma smooth, but leaves strong white noise white in luma: of sigma 10 and quality 90 the ratio there is 0.93 or more, of
-PolyU at most 0.41, of smoothed noise 0.47. Weaker noise, and that of lower quality, is better left to the model of photographs.
+Strong white noise, from which JPEG or a likeness of the channels took that, is still known by luma: with JPEG of quality 90 and sigma 10 the
+ratio there is 0.93 or more, on PolyU at most 0.41, of smoothed noise 0.47. Weaker noise, and that of lower quality, is better left to the
+model of photographs.
 """
 
 from __future__ import annotations
@@ -114,6 +115,6 @@ def choose_model(frames: Frames) -> Choice:
     )
     if noise.is_white:
         return Choice("color-awgn", f"white noise: {found}")
-    if (grey := Noise.of([luma(p) for p in pieces])).was_white:
-        return Choice("color-awgn", f"white noise, {255 * grey.level:.1f} of 255 in luma: {found}")
+    if (gray := Noise.of([luma(p) for p in pieces])).was_white:
+        return Choice("color-awgn", f"white noise, {255 * gray.level:.1f} of 255 in luma: {found}")
     return Choice("color-photo", f"a photograph: {found}")

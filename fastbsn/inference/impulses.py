@@ -49,8 +49,9 @@ def find_impulses(pieces: list[Tensor]) -> Impulses | None:
     single, hot, clear, extreme, clipped, pixels = 0, 0, 0, 0, 0, 0
     halo, height = 0.0, 0.0
     for p, median in looked:
-        far = (p - median).abs() > (_FAR * spread).clamp(min=_LEAST)
-        distance, alone, span = _of_far(p, median, far)
+        distance = (p - median).abs()
+        far = distance > (_FAR * spread).clamp(min=_LEAST)
+        distance, (alone, span) = distance[far], _around_far(p, far)
         found = alone > 0.5 * distance
         single += int(found.sum())
         hotter = found & (distance > (_HOTTER * spread).expand_as(p)[far])
@@ -112,7 +113,7 @@ def where_impulses(x: Tensor, impulses: Impulses) -> tuple[Tensor, Tensor]:
     if impulses.kind == "salt and pepper":
         return ((x == low) | (x == high)) & (distance > (_NEAR * spread).clamp(min=_LEAST)), median
     far = distance > torch.maximum((_FAR * spread).clamp(min=_LEAST), _HOTTER * spread)
-    distance, alone, span = _of_far(x, median, far)
+    distance, (alone, span) = distance[far], _around_far(x, far)
     return far.masked_scatter(far, (alone > 0.5 * distance) & (distance > _MENDED * span)), median
 
 
@@ -121,11 +122,9 @@ def _medians(x: Tensor) -> Tensor:
     return torch.stack([torch.from_numpy(cv2.medianBlur(c.cpu().float().contiguous().numpy(), 3)) for c in x]).to(x)
 
 
-def _of_far(x: Tensor, median: Tensor, far: Tensor) -> Tensor:
-    """Of the pixels of [C, H, W] that are `far`: distance to the median, distance to the nearest value among the eight around, and what
-    those span; [3, n]."""
+def _around_far(x: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+    """Of those pixels of [C, H, W] that are `far`, [n]: distance to the nearest value among the eight around, and what those span."""
     c, i, j = far.nonzero(as_tuple=True)
     padded = F.pad(x[None], (1, 1, 1, 1), mode="replicate")[0]
     eight = torch.stack([padded[c, i + k, j + m] for k, m in product(range(3), range(3)) if (k, m) != (1, 1)])
-    own = x[far]
-    return torch.stack([(own - median[far]).abs(), (eight - own).abs().amin(0), eight.amax(0) - eight.amin(0)])
+    return (eight - x[far]).abs().amin(0), eight.amax(0) - eight.amin(0)

@@ -35,12 +35,7 @@ def scan(frames: Iterator[Array]) -> Statistics:
         rows = max(1, _BAND // max(1, frame.shape[0] * frame.shape[2]))
         for top in range(0, frame.shape[1], rows):
             x = to_tensor(frame[:, top : top + rows], torch.float64)
-            if x.numel() and (extremes := x.aminmax()).max.isfinite() and extremes.min.isfinite():  # as nearly always
-                total, least, most = total + x.numel(), extremes.min.item(), extremes.max.item()
-                low, high = min(low, least), max(high, most)
-                outside += int(((x < -0.5) | (x > 1.5)).sum()) if least < -0.5 or most > 1.5 else 0
-                continue
-            finite = x[x.isfinite()]
+            finite = x if x.sum().isfinite() else x[x.isfinite()]
             total, bad = total + x.numel(), bad + x.numel() - finite.numel()
             if finite.numel():
                 low, high = min(low, finite.min().item()), max(high, finite.max().item())

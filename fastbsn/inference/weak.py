@@ -81,7 +81,9 @@ class Kept(NamedTuple):
 
 def _around(x: Tensor, reach: int = REACH) -> Tensor:
     """Mean over the channels and a square around each pixel, [batch, 1, h, w]; at a border, over the part that is there."""
-    return F.avg_pool2d(x.mean(1, keepdim=True), 2 * reach + 1, 1, reach, count_include_pad=False)
+    side = 2 * reach + 1
+    rows = F.avg_pool2d(x.mean(1, keepdim=True), (1, side), 1, (0, reach), count_include_pad=False)
+    return F.avg_pool2d(rows, (side, 1), 1, (reach, 0), count_include_pad=False)
 
 
 def _directed(x: Tensor) -> Tensor:
@@ -106,11 +108,6 @@ def _flattest(pieces: list[Tensor]) -> float:
         square = F.pad(diagonal.square().mean(0), (0, 1, 0, 1))  # differences between blocks are left out
         found.append(square.view(h // _BLOCK, _BLOCK, w // _BLOCK, _BLOCK)[:, :-1, :, :-1].mean((1, 3)).flatten())
     return float(torch.cat(found).quantile(_FLATTEST).sqrt())
-
-
-def _levels(pieces: list[Tensor]) -> Tensor:
-    """(brightness, level of the noise), [GROUPS, 2], of pieces [C, h, w]."""
-    return torch.tensor(noise_levels(pieces, GROUPS))
 
 
 def _removed_from_flat(windows: list[Tensor], cleaned: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -144,7 +141,7 @@ def find_kept(frames: Frames, frame: int, run: Callable[[Tensor], Tensor], devic
         return None
     boxes = [box for box in frames.boxes(SIDE, WINDOWS) if min(box[1] - box[0], box[3] - box[2]) >= SMALLEST]
     windows = [frames.read(frame, box).to(device) for box in boxes]
-    brightness, level = torch.stack([_levels([window[i] for window in windows]) for i in range(frames.batch)]).unbind(-1)
+    brightness, level = torch.tensor([noise_levels([w[i] for w in windows], GROUPS) for i in range(frames.batch)]).unbind(-1)
     if level.min() > LOOK:
         return None
     cleaned = [run(y) for y in windows]

@@ -55,6 +55,8 @@ class StudentConfig:
     def __post_init__(self) -> None:
         if min(self.renoised, self.clean) < 0 or self.renoised + self.clean > 1:
             raise InputError(f"mixture: renoised={self.renoised}, clean={self.clean}; expected fractions with a sum of at most 1")
+        if self.crop < 1 or (self.batch is not None and self.batch < 1):
+            raise InputError(f"crop={self.crop}, batch={self.batch}; expected at least 1 pixel and 1 crop")
         if self.sigma is not None and not 0 <= self.sigma[0] <= self.sigma[1]:
             raise InputError(f"sigma={self.sigma}; expected (low, high) with 0 <= low <= high, in 1/255 units")
 

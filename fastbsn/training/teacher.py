@@ -49,6 +49,8 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         if self.noise not in (*KINDS, "correlated"):
             raise InputError(f"noise={self.noise!r}; expected one of {', '.join(KINDS)}, correlated")
+        if self.crop < 1 or (self.batch is not None and self.batch < 1):
+            raise InputError(f"crop={self.crop}, batch={self.batch}; expected at least 1 pixel and 1 crop")
         if self.likelihood not in LIKELIHOODS:
             raise InputError(f"likelihood={self.likelihood!r}; expected one of {', '.join(LIKELIHOODS)}")
 
