@@ -5,9 +5,9 @@ JPEG or a resampling has smoothed is not: its spectrum has valleys. Measured on 
 1.05 for white noise of sigma 15 to 50, at most 0.45 for smoothed noise, and with few exceptions (0.64) for JPEG of quality 80 to 95; 0.55
 or less on nine in ten photographs of PolyU. Noise that is alike in all channels is not white either.
 
-Strong white noise, from which JPEG or a likeness of the channels took that, is still known by luma: with JPEG of quality 90 and sigma 10 the
-ratio there is 0.93 or more, on PolyU at most 0.41, of smoothed noise 0.47. Weaker noise, and that of lower quality, is better left to the
-model of photographs.
+Strong white noise, from which JPEG or a likeness of the channels took that, is still known by luma: with JPEG of quality 90 and sigma 10
+the ratio there is 0.93 or more, on PolyU at most 0.41, of smoothed noise 0.47. Weaker noise, and that of lower quality, is better left to
+the model of photographs.
 """
 
 from __future__ import annotations

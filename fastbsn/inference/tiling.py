@@ -19,7 +19,7 @@ from fastbsn.errors import BackendError, InputError
 
 Box = tuple[int, int, int, int]
 MAX_RETRIES = 8
-CPU_BUDGET = 2**31  # bytes of working memory on a CPU, however much is free; 3840 x 2160 pixels are one window in bfloat16
+CPU_BUDGET = 2**30  # bytes of working memory on a CPU, however much is free
 LARGE = 2**26  # pixels, from which working memory is kept small, so that 120 Mpixel stay within 2.5 times the input + 512 MiB
 LARGE_BUDGET = 184 * 2**20  # bytes, and half the size of the input
 CGROUP = Path("/sys/fs/cgroup")
@@ -141,7 +141,7 @@ def _system_bytes() -> int:
 
 
 def budget(device: torch.device, bytes_per_pixel: int, pixels: int, nbytes: int, held: int = 0) -> int:
-    """Pixels that a window may hold: half of the free memory, on a CPU at most 2 GiB (see LARGE for large images).
+    """Pixels that a window may hold: half of the free memory, on a CPU at most 1 GiB (see LARGE for large images).
 
     Args:
         device: that the windows are computed on.

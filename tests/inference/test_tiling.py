@@ -152,7 +152,7 @@ def test_the_failed_tensors_are_free_before_the_retry():
 def test_budget_is_bounded_and_follows_free_memory(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(tiling, "free_bytes", lambda device: 2**40)
-    assert tiling.budget(cpu, 200, 10**6, 10**6) == tiling.CPU_BUDGET // 200
+    assert tiling.budget(cpu, 100, 10**6, 10**6) == tiling.CPU_BUDGET // 100
     assert tiling.budget(cpu, 100, 10**8, 10**8) == (tiling.LARGE_BUDGET + 10**8 // 2) // 100
     assert tiling.budget(cpu, 1, 10**6, 10**6) == tiling.MAX_WINDOW
     monkeypatch.setattr(tiling, "free_bytes", lambda device: 10**6)
