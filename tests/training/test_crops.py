@@ -1,4 +1,4 @@
-"""Recoloured images: still images of the same things."""
+"""Crops of a batch; recoloured images: still images of the same things."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastbsn.errors import InputError
-from fastbsn.training import StudentConfig, Variety
+from fastbsn.training import StudentConfig, TeacherConfig, Variety
 from fastbsn.training.crops import recolour
 from fastbsn.training.imageset import ImageSet
 from fastbsn.training.labels import LabelSet
@@ -42,3 +42,10 @@ def test_pairs_are_recoloured_before_the_noise_comes():
     assert (noisy - recoloured).std().item() == pytest.approx(10 / 255, rel=0.05)
     with pytest.raises(InputError, match="recolour=2"):
         Variety(recolour=2)
+
+
+@pytest.mark.parametrize("config", [StudentConfig, TeacherConfig])
+@pytest.mark.parametrize("wrong", [{"crop": 0}, {"crop": -5}, {"batch": 0}])
+def test_crops_without_pixels_and_batches_without_crops_are_refused(config, wrong):
+    with pytest.raises(InputError, match="at least 1 pixel and 1 crop"):
+        config(**wrong)
