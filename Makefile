@@ -11,6 +11,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 $(VENV)/.installed: setup.py pyproject.toml requirements.txt $(wildcard csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -r requirements.txt
+	# A CUDA build of torch brings the Triton that it was made for; beside a CPU build, that of the GPU machines.
+	$(BIN)/python -c "import triton" 2> /dev/null || $(BIN)/pip install --quiet "triton==3.6.0; platform_system == 'Linux' and platform_machine == 'x86_64'"
 	# One GPU architecture keeps the setup short; a test compiles all of them.
 	FASTBSN_ARCHS=$${FASTBSN_ARCHS:-90a} $(BIN)/pip install --quiet -e ".[test,bench,plots,mat,onnx]"
 	touch $@

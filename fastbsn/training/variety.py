@@ -23,9 +23,9 @@ class Variety:
     """Fractions of the re-noised pairs, 0 to 1, each drawn by itself.
 
     recorrupted: the input is a noisy image itself with more noise, of those whose own level is below the one drawn, see `recorrupt`.
-    recolour: the image gets other colours. drawn: the image is one of `fastbsn.training.drawings`. framed: an area is constant and without
-    noise. correlated: the noise is alike in the channels, by a part drawn from 0 to 1 (colour only). weak: the level is drawn below WEAK,
-    whatever the range of levels.
+    Of the others: recolour: the image gets other colours. drawn: the image is one of `fastbsn.training.drawings`. correlated: the noise is
+    alike in the channels, by a part drawn from 0 to 1 (colour only). So recorrupted=0.75, drawn=0.3 draws 0.075 of all pairs, and some more.
+    Of all: framed: an area is constant and without noise. weak: the level is drawn below WEAK, whatever the range of levels.
     """
 
     recorrupted: float = 0.0
