@@ -6,7 +6,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
-PACKAGES = ("torch", "triton", "numpy", "safetensors", "opencv-python-headless", "tifffile", "onnxruntime", "scikit-image")
+PACKAGES = ("triton", "numpy", "safetensors", "opencv-python-headless", "tifffile", "onnxruntime", "scikit-image")
 
 
 def _version(package: str) -> str | None:
@@ -34,7 +34,7 @@ def environment() -> dict[str, Any]:
         "fastbsn": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {"torch": torch.__version__} | {name: _version(name) for name in PACKAGES},  # with the build, as in 2.13.0+cpu
         "devices": devices,
         **backends.status(),
         "models": list_models(),

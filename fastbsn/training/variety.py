@@ -24,7 +24,7 @@ class Variety:
 
     recorrupted: the input is a noisy image itself with more noise, of those whose own level is below the one drawn, see `recorrupt`.
     Of the others: recolour: the image gets other colours. drawn: the image is one of `fastbsn.training.drawings`. correlated: the noise is
-    alike in the channels, by a part drawn from 0 to 1 (colour only). So recorrupted=0.75, drawn=0.3 draws 0.075 of all pairs, and some more.
+    alike in the channels, by a part drawn from 0 to 1 (colour only). So recorrupted=0.75, drawn=0.3 draws 0.075 of all pairs or more.
     Of all: framed: an area is constant and without noise. weak: the level is drawn below WEAK, whatever the range of levels.
     """
 
