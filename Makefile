@@ -1,4 +1,4 @@
-PYTHON ?= python3.11
+PYTHON ?= $(or $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p)))),python3)
 VENV ?= .venv
 GPU_PYTHON ?= python3
 BIN = $(VENV)/bin
